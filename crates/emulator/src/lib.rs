@@ -1,0 +1,1 @@
+//! Local Azure Event Hubs and Blob emulator.

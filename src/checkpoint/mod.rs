@@ -1,0 +1,133 @@
+//! The seam to storage: ownership and checkpoint records, and the stores that keep them.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::error::StoreError;
+use crate::model::{Checkpoint, ETag, GroupScope, OwnerId, Ownership, PartitionId};
+
+/// On what a write depends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteCondition {
+    /// Only if no record exists.
+    Absent,
+    /// Only if the record still has this version.
+    Matches(ETag),
+    /// Whatever the record is now. What the other SDKs do with checkpoints; here for explicit resets.
+    Unconditional,
+}
+
+/// What became of a write.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WriteOutcome {
+    /// The record now holds what was written.
+    Written(Written),
+    /// The condition did not hold: somebody else wrote first. A normal outcome, not an error.
+    Lost,
+    /// Nobody can tell whether the write took effect (the reply was lost, the deadline passed). Read the record
+    /// before believing either.
+    Unknown(StoreError),
+}
+
+/// What a store tells about a record it has just written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Version of the record now.
+    pub etag: ETag,
+    /// When it was written, by the store's clock.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// All ownership records of a group, read in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnershipListing {
+    /// When the store answered, by its own clock: ages are `as_of - last_modified`, so that no local clock
+    /// decides who is alive.
+    pub as_of: SystemTime,
+    /// The records, in any order. A record that cannot be understood is reported as unowned.
+    pub ownerships: Vec<Ownership>,
+}
+
+/// A checkpoint record with its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// The record.
+    pub checkpoint: Checkpoint,
+    /// Its version, for the next conditional write.
+    pub etag: ETag,
+}
+
+/// Keeps ownership and checkpoint records. One store may serve many groups.
+///
+/// The method names are those of the other SDKs' `CheckpointStore`; what differs is that every write says on what
+/// it depends, and that losing a race is an outcome. Implementations put their own deadline on every call.
+#[async_trait]
+pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
+    /// Reads all ownership records of the group.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]. One odd record must not fail the listing.
+    async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError>;
+
+    /// Writes `owner_id` as the owner of a partition: claims, renews or steals it. `None` gives it back.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; nothing was written then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether the write took effect, as [`WriteOutcome::Unknown`] does.
+    async fn claim_ownership(
+        &self,
+        scope: &GroupScope,
+        partition_id: &PartitionId,
+        owner_id: Option<&OwnerId>,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError>;
+
+    /// Reads all checkpoints of the group. Records that cannot be understood are left out (and logged): they fail
+    /// [`checkpoint`](Self::checkpoint) for their partition only.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`].
+    async fn list_checkpoints(
+        &self,
+        scope: &GroupScope,
+    ) -> Result<Vec<StoredCheckpoint>, StoreError>;
+
+    /// Reads the checkpoint of one partition.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; [`MalformedRecord`](crate::error::StoreErrorKind::MalformedRecord) if there is a
+    /// record but no position can be read from it.
+    async fn checkpoint(
+        &self,
+        scope: &GroupScope,
+        partition_id: &PartitionId,
+    ) -> Result<Option<StoredCheckpoint>, StoreError>;
+
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; nothing was written then. [`InvalidValue`](crate::error::StoreErrorKind::InvalidValue)
+    /// if the offset or the sequence number is missing: such a record stops whole groups of other SDKs.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`claim_ownership`](Self::claim_ownership).
+    async fn update_checkpoint(
+        &self,
+        scope: &GroupScope,
+        checkpoint: &Checkpoint,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError>;
+}

@@ -1,0 +1,10 @@
+//! Error types shared by the layers. Each answers what a caller asks: is it transient, what did it concern.
+
+mod store;
+mod transport;
+
+pub use store::{StoreError, StoreErrorKind};
+pub use transport::{TransportError, TransportErrorKind};
+
+/// Any error, boxed: what a handler may return and what stands behind an error of this crate.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

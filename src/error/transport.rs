@@ -1,0 +1,144 @@
+//! Failures of the connection to Event Hubs.
+
+use std::fmt;
+
+use super::BoxError;
+
+/// What kind of failure the connection to Event Hubs met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportErrorKind {
+    /// The client was closed by its user.
+    Closed,
+    /// The connection could not be made or was lost.
+    ConnectionLost,
+    /// The event hub is disabled.
+    Disabled,
+    /// The service closed the link or session and a new one may be opened.
+    LinkDetached,
+    /// The position to start from does not exist in this event hub: it was re-created, failed over, or the
+    /// offset belongs to another one.
+    InvalidPosition,
+    /// The event hub, consumer group or partition does not exist.
+    NotFound,
+    /// Another receiver with the same or a higher owner level took the partition.
+    OwnershipLost,
+    /// A quota of the service is used up, such as the receivers per partition.
+    QuotaExceeded,
+    /// The service refuses the request and will refuse it again.
+    Rejected,
+    /// The service is throttling.
+    ServerBusy,
+    /// No answer within the deadline.
+    Timeout,
+    /// The service refused the credentials, or they do not allow the operation.
+    Unauthorized,
+    /// A message came that cannot be decoded or lacks its position.
+    UndecodableMessage,
+}
+
+/// A failed operation on Event Hubs.
+#[derive(Debug)]
+pub struct TransportError {
+    kind: TransportErrorKind,
+    context: String,
+    condition: Option<String>,
+    source: Option<BoxError>,
+}
+
+impl TransportError {
+    /// A failure of the given kind; `context` says the operation and the object, never a secret.
+    pub fn new(kind: TransportErrorKind, context: impl Into<String>) -> Self {
+        Self {
+            kind,
+            context: context.into(),
+            condition: None,
+            source: None,
+        }
+    }
+
+    /// Adds the AMQP error condition that the service gave, such as `amqp:link:stolen`.
+    #[must_use]
+    pub fn with_condition(mut self, condition: impl Into<String>) -> Self {
+        self.condition = Some(condition.into());
+        self
+    }
+
+    /// Adds the error behind this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> TransportErrorKind {
+        self.kind
+    }
+
+    /// The AMQP error condition that the service gave, if it gave one.
+    #[must_use]
+    pub fn condition(&self) -> Option<&str> {
+        self.condition.as_deref()
+    }
+
+    /// Whether another receiver took the partition.
+    #[must_use]
+    pub fn is_ownership_lost(&self) -> bool {
+        self.kind == TransportErrorKind::OwnershipLost
+    }
+
+    /// Whether trying again later can help without anybody changing the configuration.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self.kind {
+            TransportErrorKind::ConnectionLost
+            | TransportErrorKind::LinkDetached
+            | TransportErrorKind::QuotaExceeded
+            | TransportErrorKind::ServerBusy
+            | TransportErrorKind::Timeout => true,
+            TransportErrorKind::Closed
+            | TransportErrorKind::Disabled
+            | TransportErrorKind::InvalidPosition
+            | TransportErrorKind::NotFound
+            | TransportErrorKind::OwnershipLost
+            | TransportErrorKind::Rejected
+            | TransportErrorKind::Unauthorized
+            | TransportErrorKind::UndecodableMessage => false,
+        }
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            TransportErrorKind::Closed => "the client is closed",
+            TransportErrorKind::ConnectionLost => "the connection to event hubs failed",
+            TransportErrorKind::Disabled => "the event hub is disabled",
+            TransportErrorKind::LinkDetached => "the link was detached",
+            TransportErrorKind::InvalidPosition => "the start position is invalid",
+            TransportErrorKind::NotFound => "the entity does not exist",
+            TransportErrorKind::OwnershipLost => "another receiver took the partition",
+            TransportErrorKind::QuotaExceeded => "a quota is used up",
+            TransportErrorKind::Rejected => "the service refused the request",
+            TransportErrorKind::ServerBusy => "the service is throttling",
+            TransportErrorKind::Timeout => "the service did not answer in time",
+            TransportErrorKind::Unauthorized => "the service refused the credentials",
+            TransportErrorKind::UndecodableMessage => "a message cannot be decoded",
+        };
+        write!(f, "{kind}: {}", self.context)?;
+        if let Some(condition) = &self.condition {
+            write!(f, " ({condition})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TransportError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

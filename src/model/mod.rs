@@ -1,0 +1,17 @@
+//! Names and values of the field: plain data, no IO, no behaviour beyond parsing and comparing.
+
+mod checkpoint;
+mod event;
+mod ids;
+mod ownership;
+mod partition;
+mod position;
+mod value;
+
+pub use checkpoint::Checkpoint;
+pub use event::{AmqpBody, EventParts, MessageProperties, ReceivedEvent};
+pub use ids::{ETag, GroupScope, Offset, OwnerId, PartitionId};
+pub use ownership::Ownership;
+pub use partition::{EventHubProperties, LastEnqueuedEventProperties, PartitionProperties};
+pub use position::EventPosition;
+pub use value::Value;

@@ -1,0 +1,120 @@
+//! The seam to Event Hubs: what the processor needs of a connection, and the AMQP client behind it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use async_trait::async_trait;
+
+use crate::error::TransportError;
+use crate::model::{
+    EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
+};
+
+/// How a receiver of one partition is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReceiverOptions {
+    /// Consumer group to read in.
+    pub consumer_group: String,
+    /// Partition to read.
+    pub partition_id: PartitionId,
+    /// Where to start.
+    pub position: EventPosition,
+    /// Priority among the receivers of the partition ("epoch" on the wire): opening with the same or a higher
+    /// level disconnects the others. `None` joins without priority. Every SDK's processor uses 0.
+    pub owner_level: Option<i64>,
+    /// Most events the service may send ahead of their being received.
+    pub prefetch: NonZeroU32,
+    /// Whether each event tells what the newest event of its partition is.
+    pub track_last_enqueued_event_properties: bool,
+    /// Name under which the service's error texts mention this receiver.
+    pub receiver_name: Option<String>,
+}
+
+impl ReceiverOptions {
+    /// Events sent ahead unless told otherwise; the default of the Python, .NET, Go and Rust SDKs.
+    pub const DEFAULT_PREFETCH: NonZeroU32 = NonZeroU32::new(300).unwrap();
+
+    /// Options with the required values and the defaults of the other SDKs' plain receivers.
+    pub fn new(
+        consumer_group: impl Into<String>,
+        partition_id: PartitionId,
+        position: EventPosition,
+    ) -> Self {
+        Self {
+            consumer_group: consumer_group.into(),
+            partition_id,
+            position,
+            owner_level: None,
+            prefetch: Self::DEFAULT_PREFETCH,
+            track_last_enqueued_event_properties: false,
+            receiver_name: None,
+        }
+    }
+}
+
+/// A connection to one event hub. Cheap handles to one shared connection are up to the implementation.
+///
+/// Every method has its own deadline inside and reconnects by itself if the connection was lost.
+#[async_trait]
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Host name of the namespace, as it stands in blob names: no scheme.
+    fn fully_qualified_namespace(&self) -> &str;
+
+    /// Name of the event hub.
+    fn event_hub_name(&self) -> &str;
+
+    /// Reads the properties of the event hub.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`].
+    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError>;
+
+    /// Reads the properties of a partition.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`].
+    async fn partition_properties(
+        &self,
+        partition_id: &PartitionId,
+    ) -> Result<PartitionProperties, TransportError>;
+
+    /// Opens a receiver. Returns once the service has accepted it.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`]; what the service said when it refused stands in
+    /// [`condition`](TransportError::condition).
+    async fn open_receiver(
+        &self,
+        options: ReceiverOptions,
+    ) -> Result<Box<dyn PartitionReceiver>, TransportError>;
+
+    /// Closes the connection and everything on it, within a few seconds. Later calls fail with
+    /// [`Closed`](crate::error::TransportErrorKind::Closed).
+    async fn close(&self);
+}
+
+/// A receiver of one partition. It does not recover: after an error it is done, and the caller opens another at
+/// the position after the last event it got.
+#[async_trait]
+pub trait PartitionReceiver: fmt::Debug + Send {
+    /// Waits for the next event and returns it together with those that are already here, `max` at most,
+    /// in the order of the partition. Never returns an empty list.
+    ///
+    /// Returning events makes room for as many new ones: a caller that does not call holds back the service.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`]; the receiver is done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no event.
+    async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError>;
+
+    /// Closes the link, within a few seconds.
+    async fn close(self: Box<Self>);
+}

@@ -1,8 +1,12 @@
 //! The seam to storage: ownership and checkpoint records, and the stores that keep them.
 
+mod blob;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod memory;
 mod validate;
 
+pub use blob::{BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
 pub use memory::InMemoryCheckpointStore;
 
 use std::fmt;

@@ -2,8 +2,11 @@
 
 mod pairs;
 mod secret;
+mod storage;
 mod token;
 
 pub use pairs::ConnectionStringError;
 pub use secret::Secret;
+pub use storage::{StorageConnectionString, StorageCredential};
+pub(crate) use storage::{decode_key, parse_endpoint};
 pub use token::{AccessToken, TokenCredential};

@@ -44,7 +44,9 @@ async fn main() -> Result<(), BoxError> {
     let start = match optional::<String>("START_POSITION")?.as_deref() {
         None | Some("earliest") => EventPosition::Earliest,
         Some("latest") => EventPosition::Latest,
-        Some(other) => return Err(format!("START_POSITION is `{other}`, not earliest or latest").into()),
+        Some(other) => {
+            return Err(format!("START_POSITION is `{other}`, not earliest or latest").into());
+        }
     };
     let mut builder =
         EventProcessor::builder(hub, group, store).with_default_starting_position(start);
@@ -67,7 +69,13 @@ async fn main() -> Result<(), BoxError> {
         on_signal.cancel();
     });
     let checkpoint_every = optional("CHECKPOINT_EVERY")?.unwrap_or(1);
-    builder.build(Printer { checkpoint_every, pending: Mutex::default() })?.run(stop).await?;
+    builder
+        .build(Printer {
+            checkpoint_every,
+            pending: Mutex::default(),
+        })?
+        .run(stop)
+        .await?;
     Ok(())
 }
 
@@ -82,8 +90,9 @@ impl Printer {
     /// Notes an event as processed. Returns whether a checkpoint is due.
     fn processed(&self, partition_id: &PartitionId, event: &ReceivedEvent) -> bool {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, last) =
-            pending.entry(partition_id.clone()).or_insert_with(|| (0, event.clone()));
+        let (count, last) = pending
+            .entry(partition_id.clone())
+            .or_insert_with(|| (0, event.clone()));
         *count += 1;
         *last = event.clone();
         let is_due = *count >= self.checkpoint_every;
@@ -178,10 +187,15 @@ fn optional<T: FromStr>(name: &str) -> Result<Option<T>, BoxError> {
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match text.parse() {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(format!("the environment variable {name} has a value that cannot be read").into()),
+            Err(_) => Err(format!(
+                "the environment variable {name} has a value that cannot be read"
+            )
+            .into()),
         },
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8").into()),
+        Err(VarError::NotUnicode(_)) => {
+            Err(format!("the environment variable {name} is not UTF-8").into())
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod telemetry;
 pub mod transport;
 
 pub use balance::LoadBalancingStrategy;
-pub use checkpoint::{CheckpointStore, InMemoryCheckpointStore};
+pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointStore};
 pub use error::{
     BoxError, BuildError, CheckpointError, ProcessingError, ProcessorError, StoreError,
     TransportError,

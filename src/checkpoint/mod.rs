@@ -9,6 +9,8 @@ mod validate;
 pub use blob::{BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
 pub use memory::InMemoryCheckpointStore;
 
+pub use crate::model::WriteCondition;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,18 +19,6 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::model::{Checkpoint, ETag, GroupScope, OwnerId, Ownership, PartitionId};
-
-/// On what a write depends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriteCondition {
-    /// Only if no record exists.
-    Absent,
-    /// Only if the record still has this version.
-    Matches(ETag),
-    /// Whatever the record is now. What the other SDKs do with checkpoints; here for explicit resets.
-    Unconditional,
-}
 
 /// What became of a write.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ async fn events_are_delivered_in_order_and_a_restart_continues_after_the_checkpo
         .spawn();
     delivered(&second, "0", &[5]).await;
     handle.shutdown().await.unwrap();
-    assert_eq!(second.events("1"), []);
+    assert!(second.events("1").is_empty());
     assert_eq!(stored(&store, "0").await, Some(5));
 }
 
@@ -149,7 +149,7 @@ async fn the_start_position_is_checkpoint_then_hook_then_partition_then_default(
     delivered(&recorder, "0", &[3]).await;
     delivered(&recorder, "1", &[1, 2, 3]).await;
     handle.shutdown().await.unwrap();
-    assert_eq!(recorder.events("2"), []);
+    assert!(recorder.events("2").is_empty());
 
     let recorder = Recorder::new().starting_at(EventPosition::sequence_number(0));
     let handle = builder(&hub, &store, "second")

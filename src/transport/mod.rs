@@ -1,5 +1,7 @@
 //! The seam to Event Hubs: what the processor needs of a connection, and the AMQP client behind it.
 
+mod amqp;
+
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -9,6 +11,8 @@ use crate::error::TransportError;
 use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
+
+pub use amqp::{AmqpOptions, AmqpTransport};
 
 /// How a receiver of one partition is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

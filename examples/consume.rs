@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::env::{self, VarError};
 use std::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -26,19 +27,28 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(io::stderr)
         .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
 
+async fn run() -> Result<(), BoxError> {
     let hub = AmqpTransport::from_connection_string(
         &required("EVENTHUBS_CONNECTION_STRING")?,
         optional::<String>("EVENTHUB_NAME")?.as_deref(),
     )?;
     let store = BlobCheckpointStore::from_connection_string(
         &required("STORAGE_CONNECTION_STRING")?,
-        required("CHECKPOINT_CONTAINER")?,
+        &required("CHECKPOINT_CONTAINER")?,
     )?;
     let group = optional("EVENTHUBS_CONSUMER_GROUP")?.unwrap_or_else(|| "$Default".to_owned());
     let start = match optional::<String>("START_POSITION")?.as_deref() {
@@ -150,16 +160,22 @@ impl EventHandler for Printer {
     }
 
     async fn on_error(&self, context: Option<&PartitionContext>, error: &ProcessingError) {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            reason += &format!(": {error}");
-            source = error.source();
-        }
+        let reason = chain(error);
         if let Err(error) = print_lifecycle("error", context, Some(&reason)) {
             eprintln!("{reason} ({error})");
         }
     }
+}
+
+/// An error with the errors behind it.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn print_lifecycle(

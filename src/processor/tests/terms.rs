@@ -158,9 +158,8 @@ async fn the_start_position_is_checkpoint_then_hook_then_partition_then_default(
         .spawn();
     delivered(&recorder, "2", &[1, 2, 3]).await;
     handle.shutdown().await.unwrap();
-    assert_eq!(
-        recorder.events("0"),
-        [],
+    assert!(
+        recorder.events("0").is_empty(),
         "the checkpoint goes before the hook"
     );
 }

@@ -88,13 +88,26 @@ impl AmqpTransport {
     /// Those of [`EventHubsConnectionString::parse`] and
     /// [`event_hub_or`](EventHubsConnectionString::event_hub_or), and
     /// [`Invalid`](ConnectionStringError::Invalid) for an emulator on an unnamed other machine.
-    pub fn from_connection_string(
+    pub fn from_connection_string<'a>(
         connection_string: &str,
-        event_hub_name: Option<&str>,
+        event_hub_name: impl Into<Option<&'a str>>,
+    ) -> Result<Self, ConnectionStringError> {
+        let options = AmqpOptions::default();
+        Self::from_connection_string_with_options(connection_string, event_hub_name, options)
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_connection_string`](Self::from_connection_string).
+    pub fn from_connection_string_with_options<'a>(
+        connection_string: &str,
+        event_hub_name: impl Into<Option<&'a str>>,
         options: AmqpOptions,
     ) -> Result<Self, ConnectionStringError> {
         let parsed = EventHubsConnectionString::parse(connection_string)?;
-        let event_hub = parsed.event_hub_or(event_hub_name)?;
+        let event_hub = parsed.event_hub_or(event_hub_name.into())?;
         let host = parsed.fully_qualified_namespace().to_owned();
         let endpoint = if parsed.uses_development_emulator() {
             Endpoint::without_tls(host, parsed.port(), event_hub, &options)?

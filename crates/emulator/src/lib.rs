@@ -1,1 +1,3 @@
 //! Local Azure Event Hubs and Blob emulator.
+
+mod blob;

@@ -34,9 +34,9 @@ pub(crate) enum ErrorCode {
     NotImplemented,
     NotModified,
     OperationTimedOut,
-    OutOfRangeInput,
     OutOfRangeQueryParameterValue,
     RequestBodyTooLarge,
+    ResourceNameLength,
     ResourceNotFound,
     UnsatisfiableCondition,
     UnsupportedHttpVerb,
@@ -212,11 +212,6 @@ impl ErrorCode {
                 "OperationTimedOut",
                 "The operation could not be completed within the permitted time.",
             ),
-            Self::OutOfRangeInput => (
-                StatusCode::BAD_REQUEST,
-                "OutOfRangeInput",
-                "One of the request inputs is out of range.",
-            ),
             Self::OutOfRangeQueryParameterValue => (
                 StatusCode::BAD_REQUEST,
                 "OutOfRangeQueryParameterValue",
@@ -227,6 +222,11 @@ impl ErrorCode {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestBodyTooLarge",
                 "The request body is too large and exceeds the maximum permissible limit.",
+            ),
+            Self::ResourceNameLength => (
+                StatusCode::BAD_REQUEST,
+                "OutOfRangeInput",
+                "The specified resource name length is not within the permissible limits.",
             ),
             Self::ResourceNotFound => (
                 StatusCode::NOT_FOUND,

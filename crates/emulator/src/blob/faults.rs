@@ -6,6 +6,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use tokio::sync::watch;
 
 use super::request::{Operation, Target};
 
@@ -46,7 +47,7 @@ pub(crate) struct FaultReply {
 /// What a fault does.
 #[derive(Clone, Debug)]
 pub(crate) enum FaultEffect {
-    /// Waits before the operation takes effect.
+    /// Waits before the operation takes effect, which it does also when the client has given up.
     Delay(Duration),
     /// Closes the connection before the operation takes effect.
     DropRequest,
@@ -64,6 +65,12 @@ struct Rule {
     effect: FaultEffect,
     /// How many requests it still meets; `None` is every one until cleared.
     left: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    frozen: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +94,7 @@ pub(crate) struct FaultPlan {
 
 /// A handle on the faults of one endpoint; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BlobFaults(Arc<Mutex<State>>);
+pub(crate) struct BlobFaults(Arc<Inner>);
 
 impl BlobFaults {
     /// Adds a fault for the next `times` requests in `scope` (`None`: for all until cleared).
@@ -132,6 +139,18 @@ impl BlobFaults {
         self.lock().outage = on;
     }
 
+    /// Holds every request while `on`; those that wait take effect afterwards, also those whose
+    /// clients have given up.
+    pub(crate) fn freeze(&self, on: bool) {
+        self.0.frozen.send_replace(on);
+    }
+
+    /// Waits until the endpoint is not frozen.
+    pub(crate) async fn thawed(&self) {
+        // An error means that the sender is gone, and `self` holds it.
+        let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+
     /// While `on`, listings show the state of the moment this was switched on.
     pub(crate) fn stale_listings(&self, on: bool) {
         self.lock().stale_listings = on;
@@ -145,6 +164,7 @@ impl BlobFaults {
     /// Forgets all faults.
     pub(crate) fn clear(&self) {
         *self.lock() = State::default();
+        self.freeze(false);
     }
 
     /// Takes the faults that meet this request, using up one turn of each.
@@ -185,6 +205,6 @@ impl BlobFaults {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds this lock can leave the state half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,6 +19,7 @@ mod faults;
 mod list;
 mod metadata;
 mod names;
+mod operations;
 mod request;
 mod response;
 mod server;
@@ -29,6 +30,7 @@ mod xml;
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 
 pub(crate) use self::{
@@ -38,7 +40,14 @@ pub(crate) use self::{
     request::Operation,
     state::Limits,
 };
-use self::{errors::ErrorCode, metadata::Metadata, server::Listening, service::BlobService};
+use self::{
+    conditions::Conditions,
+    errors::{ErrorCode, StorageError},
+    metadata::Metadata,
+    server::Listening,
+    service::BlobService,
+    state::ContentHeaders,
+};
 
 /// The account every Azure storage emulator has.
 pub(crate) const WELL_KNOWN_ACCOUNT: &str = "devstoreaccount1";
@@ -157,6 +166,53 @@ impl BlobServer {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Puts an empty blob as another program may have written it; metadata names keep their case.
+    ///
+    /// # Errors
+    ///
+    /// The service's error code, when it would refuse the blob.
+    pub(crate) fn put_blob(
+        &self,
+        container: &str,
+        name: &str,
+        pairs: &[(&str, &str)],
+    ) -> Result<(), &'static str> {
+        let put = || {
+            let mut metadata = Metadata::default();
+            for (name, value) in pairs {
+                metadata.insert(name, value)?;
+            }
+            let upload = (Bytes::new(), ContentHeaders::default(), metadata);
+            let now = self.service.options().clock.now();
+            let mut store = self.service.store();
+            store.put_blob(container, name, upload, &Conditions::default(), now)
+        };
+        put()
+            .map(drop)
+            .map_err(|error: StorageError| error.code.as_str())
+    }
+
+    /// The metadata of a blob, if there is one.
+    pub(crate) fn blob_metadata(
+        &self,
+        container: &str,
+        name: &str,
+    ) -> Option<Vec<(String, String)>> {
+        let store = self.service.store();
+        let blob = store.blob(container, name, &Conditions::default()).ok()?;
+        let pairs = blob.metadata.iter();
+        Some(
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+
+    /// How many requests of a kind were let through, those included that faults then stopped.
+    pub(crate) fn count(&self, operation: Operation) -> u64 {
+        self.service.counts().get(&operation).copied().unwrap_or(0)
     }
 
     /// The faults of this endpoint.

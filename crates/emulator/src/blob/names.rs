@@ -13,7 +13,7 @@ pub(crate) fn check_container(name: &str) -> Result<(), StorageError> {
         return Ok(());
     }
     if !(3..=63).contains(&name.chars().count()) {
-        return Err(ErrorCode::OutOfRangeInput.into());
+        return Err(ErrorCode::ResourceNameLength.into());
     }
     let plain = name
         .bytes()
@@ -27,7 +27,7 @@ pub(crate) fn check_container(name: &str) -> Result<(), StorageError> {
 /// Checks a decoded blob name.
 pub(crate) fn check_blob(name: &str) -> Result<(), StorageError> {
     if name.is_empty() || name.chars().count() > MAX_BLOB_NAME {
-        return Err(ErrorCode::OutOfRangeInput.into());
+        return Err(ErrorCode::ResourceNameLength.into());
     }
     Ok(())
 }

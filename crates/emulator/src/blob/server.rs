@@ -10,7 +10,7 @@ use tokio::{
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     service::{BlobService, Outcome},
@@ -31,14 +31,44 @@ struct Dropped;
 #[derive(Debug)]
 pub(super) struct Listening {
     stop: CancellationToken,
+    requests: Requests,
     task: JoinHandle<()>,
+}
+
+/// The requests under way. They are tasks of their own, not parts of their connections: the
+/// service applies a request that has reached it also when the client hangs up meanwhile.
+#[derive(Clone, Debug, Default)]
+struct Requests {
+    tracker: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl Requests {
+    async fn run(&self, request: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+        let abort = self.abort.clone();
+        let request = async move {
+            tokio::select! {
+                () = abort.cancelled() => Outcome::Drop,
+                outcome = request => outcome,
+            }
+        };
+        self.tracker.spawn(request).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a blob request panicked");
+            Outcome::Drop
+        })
+    }
 }
 
 impl Listening {
     pub(super) fn start(listener: TcpListener, service: BlobService) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(accept(listener, service, stop.clone()));
-        Self { stop, task }
+        let requests = Requests::default();
+        let accept = accept(listener, service, requests.clone(), stop.clone());
+        Self {
+            stop,
+            requests,
+            task: tokio::spawn(accept),
+        }
     }
 
     pub(super) async fn stop(&mut self) {
@@ -46,6 +76,9 @@ impl Listening {
         if let Err(error) = (&mut self.task).await {
             tracing::warn!(%error, "the blob endpoint did not end by itself");
         }
+        self.requests.abort.cancel();
+        self.requests.tracker.close();
+        self.requests.tracker.wait().await;
     }
 }
 
@@ -53,10 +86,16 @@ impl Drop for Listening {
     fn drop(&mut self) {
         // CANCEL: aborting the task drops its `JoinSet`, which aborts every connection.
         self.task.abort();
+        self.requests.abort.cancel();
     }
 }
 
-async fn accept(listener: TcpListener, service: BlobService, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    service: BlobService,
+    requests: Requests,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let room = Arc::new(Semaphore::new(service.options().max_connections));
     loop {
@@ -72,7 +111,7 @@ async fn accept(listener: TcpListener, service: BlobService, stop: CancellationT
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                let connection = serve(stream, service.clone(), stop.clone());
+                let connection = serve(stream, service.clone(), requests.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -91,7 +130,12 @@ async fn accept(listener: TcpListener, service: BlobService, stop: CancellationT
     }
 }
 
-async fn serve(stream: TcpStream, service: BlobService, stop: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    service: BlobService,
+    requests: Requests,
+    stop: CancellationToken,
+) {
     // A reply is one small write; waiting to fill a segment would cost a delayed ACK.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -101,8 +145,11 @@ async fn serve(stream: TcpStream, service: BlobService, stop: CancellationToken)
     let handler = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let service = service.clone();
         let spelling = spelling.clone();
+        let requests = requests.clone();
         async move {
-            match service.handle(request.map(Body::new), &spelling).await {
+            let request = request.map(Body::new);
+            let outcome = async move { service.handle(request, &spelling).await };
+            match requests.run(outcome).await {
                 Outcome::Reply(response) => Ok(response),
                 Outcome::Drop => Err(Dropped),
             }

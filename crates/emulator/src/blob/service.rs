@@ -1,6 +1,7 @@
 //! One request through the endpoint: read it, judge it, apply it, answer it.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,7 +11,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{
         HeaderMap, Method, Request, Response, StatusCode,
-        header::{CONTENT_LENGTH, HOST, RANGE, TRANSFER_ENCODING},
+        header::{CONTENT_LENGTH, TRANSFER_ENCODING},
         request::Parts,
     },
 };
@@ -20,16 +21,12 @@ use super::{
     BlobOptions,
     auth::Gate,
     clock::WallClock,
-    conditions::Conditions,
     errors::{ErrorCode, StorageError},
     faults::{BlobFaults, FaultPlan},
-    list::{self, ListQuery},
-    metadata::Metadata,
     request::{Operation, Target},
     response::Reply,
     spelling::Spelling,
-    state::{ContentHeaders, Store},
-    xml,
+    state::Store,
 };
 
 /// What becomes of a request.
@@ -52,6 +49,7 @@ struct Inner {
     /// What listings show while a fault keeps them stale.
     stale: Mutex<Option<Store>>,
     faults: BlobFaults,
+    counts: Mutex<BTreeMap<Operation, u64>>,
 }
 
 impl BlobService {
@@ -62,6 +60,7 @@ impl BlobService {
             store: Mutex::new(store),
             stale: Mutex::new(None),
             faults: BlobFaults::default(),
+            counts: Mutex::new(BTreeMap::new()),
             options,
         }))
     }
@@ -80,6 +79,17 @@ impl BlobService {
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         // A panic while it is held would be a bug of ours; other tests' state is not made worse.
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What listings show while a fault keeps them stale; lock it after the store.
+    pub(super) fn stale(&self) -> MutexGuard<'_, Option<Store>> {
+        self.0.stale.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The requests that were let through so far, by operation; those that faults then refused
+    /// or dropped are among them.
+    pub(super) fn counts(&self) -> MutexGuard<'_, BTreeMap<Operation, u64>> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self) -> &WallClock {
@@ -136,6 +146,7 @@ impl BlobService {
             gate.check(parts, &target)?;
         }
         let content = self.read_body(parts, body).await?;
+        *self.counts().entry(target.operation).or_default() += 1;
         let plan = self.0.faults.plan(&target);
         if let Some(stop) = self.before_apply(&plan, request_id).await {
             return Ok(stop.map(|reply| (reply, plan)));
@@ -150,6 +161,7 @@ impl BlobService {
         if plan.delay > Duration::ZERO {
             tokio::time::sleep(plan.delay).await;
         }
+        self.0.faults.thawed().await;
         if plan.drop_request {
             return Some(None);
         }
@@ -173,7 +185,7 @@ impl BlobService {
     /// order for the fault and the first request after it, so this is the state at the order.
     fn keep_stale(&self, wanted: bool) {
         let store = self.store();
-        let mut frozen = self.0.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut frozen = self.stale();
         if !wanted {
             *frozen = None;
         } else if frozen.is_none() {
@@ -203,116 +215,6 @@ impl BlobService {
             Err(_) => Err(ErrorCode::OperationTimedOut.into()),
         }
     }
-
-    fn apply(
-        &self,
-        parts: &Parts,
-        target: &Target,
-        content: Bytes,
-        spelling: &Spelling,
-    ) -> Result<Reply, StorageError> {
-        let now = self.clock().now();
-        let (container, blob) = (target.container(), target.blob());
-        let conditions = Conditions::from_headers(&parts.headers)?;
-        let metadata = || Metadata::from_headers(&parts.headers, |name| spelling.of(name));
-        let reply = match target.operation {
-            Operation::CreateContainer => {
-                let version = self.store().create_container(container, metadata()?, now)?;
-                Reply::written(StatusCode::CREATED, version)
-            }
-            Operation::DeleteContainer => {
-                self.store().delete_container(container)?;
-                Reply::new(StatusCode::ACCEPTED)
-            }
-            Operation::GetContainerProperties => {
-                Reply::container(self.store().container(container)?)
-            }
-            Operation::ListContainers => self.list_containers(parts, target)?,
-            Operation::ListBlobs => self.list_blobs(parts, target)?,
-            Operation::PutBlob => {
-                check_blob_type(&parts.headers)?;
-                let headers = content_headers(&parts.headers);
-                let upload = (content, headers, metadata()?);
-                let version = self
-                    .store()
-                    .put_blob(container, blob, upload, &conditions, now)?;
-                encrypted(Reply::written(StatusCode::CREATED, version))
-            }
-            Operation::SetBlobMetadata => {
-                let metadata = metadata()?;
-                let mut store = self.store();
-                let version = store.set_metadata(container, blob, metadata, &conditions, now)?;
-                encrypted(Reply::written(StatusCode::OK, version))
-            }
-            Operation::GetBlobMetadata => {
-                let store = self.store();
-                let blob = store.blob(container, blob, &conditions)?;
-                let mut reply = Reply::written(StatusCode::OK, blob.version());
-                reply.metadata(&blob.metadata);
-                reply
-            }
-            Operation::GetBlobProperties => {
-                let store = self.store();
-                let blob = store.blob(container, blob, &conditions)?;
-                let mut reply = Reply::blob(blob);
-                reply
-                    .headers
-                    .insert(CONTENT_LENGTH, blob.content.len().into());
-                reply
-            }
-            Operation::GetBlob => {
-                let store = self.store();
-                let blob = store.blob(container, blob, &conditions)?;
-                let header = parts.headers.get("x-ms-range");
-                let range = header.or_else(|| parts.headers.get(RANGE));
-                let range = range.and_then(|value| value.to_str().ok());
-                Reply::blob(blob).with_content(&blob.content, range)?
-            }
-            Operation::DeleteBlob => {
-                self.store().delete_blob(container, blob, &conditions)?;
-                let mut reply = Reply::new(StatusCode::ACCEPTED);
-                reply.set("x-ms-delete-type-permanent", "true");
-                reply
-            }
-        };
-        Ok(reply)
-    }
-
-    fn list_containers(&self, parts: &Parts, target: &Target) -> Result<Reply, StorageError> {
-        let mut query = list_query(target)?;
-        query.delimiter.clear();
-        let with_metadata = includes_metadata(target)?;
-        let store = self.store();
-        let page = list::page(store.containers(), &query)?;
-        let endpoint = self.endpoint(parts);
-        body(xml::containers(&endpoint, &query, &page, with_metadata))
-    }
-
-    fn list_blobs(&self, parts: &Parts, target: &Target) -> Result<Reply, StorageError> {
-        let query = list_query(target)?;
-        let with_metadata = includes_metadata(target)?;
-        let store = self.store();
-        let frozen = self.0.stale.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = frozen.as_ref().unwrap_or(&store);
-        let container = shown.container(target.container())?;
-        let page = list::page(&container.blobs, &query)?;
-        let place = (self.endpoint(parts), target.container());
-        body(xml::blobs(
-            (&place.0, place.1),
-            &query,
-            &page,
-            with_metadata,
-        ))
-    }
-
-    fn endpoint(&self, parts: &Parts) -> String {
-        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-        format!(
-            "http://{}/{}/",
-            host.unwrap_or_default(),
-            self.options().account
-        )
-    }
 }
 
 /// The place for faults that come after the effect: `None` closes the connection.
@@ -341,104 +243,4 @@ fn check_version(headers: &HeaderMap) -> Result<(), StorageError> {
     }
     let code = ErrorCode::InvalidHeaderValue;
     Err(StorageError::header(code, "x-ms-version", text))
-}
-
-fn check_blob_type(headers: &HeaderMap) -> Result<(), StorageError> {
-    const NAME: &str = "x-ms-blob-type";
-    match headers
-        .get(NAME)
-        .map(|value| value.to_str().unwrap_or_default())
-    {
-        Some("BlockBlob") => Ok(()),
-        Some("AppendBlob" | "PageBlob") => Err(ErrorCode::NotImplemented.into()),
-        Some(other) => Err(StorageError::header(
-            ErrorCode::InvalidHeaderValue,
-            NAME,
-            other,
-        )),
-        None => Err(StorageError::header(
-            ErrorCode::MissingRequiredHeader,
-            NAME,
-            "",
-        )),
-    }
-}
-
-fn content_headers(headers: &HeaderMap) -> ContentHeaders {
-    let text = |names: [&str; 2]| {
-        let mut found = names.iter().filter_map(|name| headers.get(*name));
-        Some(found.next()?.to_str().ok()?.to_owned())
-    };
-    ContentHeaders {
-        // PROTOCOL: the default of the service.
-        content_type: text(["x-ms-blob-content-type", "content-type"])
-            .filter(|kind| !kind.is_empty())
-            .or_else(|| Some("application/octet-stream".to_owned())),
-        encoding: text(["x-ms-blob-content-encoding", "content-encoding"]),
-        language: text(["x-ms-blob-content-language", "content-language"]),
-        md5: text(["x-ms-blob-content-md5", "content-md5"]),
-        cache_control: text(["x-ms-blob-cache-control", "cache-control"]),
-        disposition: text(["x-ms-blob-content-disposition", "content-disposition"]),
-    }
-}
-
-fn encrypted(mut reply: Reply) -> Reply {
-    reply.set("x-ms-request-server-encrypted", "true");
-    reply
-}
-
-fn list_query(target: &Target) -> Result<ListQuery, StorageError> {
-    let text = |name: &str| target.query(name).unwrap_or_default().to_owned();
-    let max_results = match target.query("maxresults") {
-        None | Some("") => None,
-        Some(given) => {
-            let number: usize = given.parse().map_err(|_| {
-                StorageError::query(ErrorCode::InvalidQueryParameterValue, "maxresults", given)
-            })?;
-            if number == 0 {
-                let code = ErrorCode::OutOfRangeQueryParameterValue;
-                return Err(StorageError::query(code, "maxresults", given));
-            }
-            Some(number)
-        }
-    };
-    Ok(ListQuery {
-        prefix: text("prefix"),
-        delimiter: text("delimiter"),
-        marker: text("marker"),
-        max_results,
-    })
-}
-
-fn includes_metadata(target: &Target) -> Result<bool, StorageError> {
-    // PROTOCOL: these exist; the others have nothing to show here.
-    const KNOWN: [&str; 12] = [
-        "copy",
-        "deleted",
-        "deletedwithversions",
-        "immutabilitypolicy",
-        "legalhold",
-        "metadata",
-        "permissions",
-        "snapshots",
-        "system",
-        "tags",
-        "uncommittedblobs",
-        "versions",
-    ];
-    let include = target.query("include").unwrap_or_default();
-    let mut found = false;
-    for word in include.split(',').filter(|word| !word.is_empty()) {
-        if !KNOWN.contains(&word) {
-            let code = ErrorCode::InvalidQueryParameterValue;
-            return Err(StorageError::query(code, "include", include));
-        }
-        found |= word == "metadata";
-    }
-    Ok(found)
-}
-
-fn body(xml: std::io::Result<Vec<u8>>) -> Result<Reply, StorageError> {
-    let body = xml.map_err(|_| StorageError::from(ErrorCode::InternalError))?;
-    Ok(Reply::xml(StatusCode::OK, body))
 }

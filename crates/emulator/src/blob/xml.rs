@@ -30,8 +30,10 @@ impl Xml {
         if text.is_empty() {
             return self.0.write_event(Event::Empty(BytesStart::new(name)));
         }
+        // Refusals repeat what they refuse, which may be something XML cannot hold.
+        let text = text.replace(is_not_xml, "\u{fffd}");
         self.0.write_event(Event::Start(BytesStart::new(name)))?;
-        self.0.write_event(Event::Text(BytesText::new(text)))?;
+        self.0.write_event(Event::Text(BytesText::new(&text)))?;
         self.close(name)
     }
 
@@ -47,10 +49,7 @@ impl Xml {
     ///
     /// PROTOCOL: since 2021-02-12 such names come as `<Name Encoded="true">`.
     fn name(&mut self, name: &str) -> io::Result<()> {
-        if name
-            .chars()
-            .all(|c| c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}'))
-        {
+        if !name.contains(|c| c < ' ' || is_not_xml(c)) {
             return self.element("Name", name);
         }
         let mut start = BytesStart::new("Name");
@@ -137,6 +136,10 @@ impl Xml {
         self.element("OrMetadata", "")?;
         self.close("Blob")
     }
+}
+
+fn is_not_xml(c: char) -> bool {
+    (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 /// The body of a refused request.

@@ -229,3 +229,62 @@ async fn stop_ends_idle_connections_and_frees_the_port() {
         .unwrap();
     tokio::net::TcpListener::bind(address).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_held_request_takes_effect_after_its_client_gave_up() {
+    let (server, client) = start(BlobOptions::default()).await;
+    server.faults().freeze(true);
+    let put = client.send("PUT", "/con/b", &[BLOCK], "");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), put)
+            .await
+            .is_err()
+    );
+    assert_eq!(server.blob_metadata("con", "b"), None);
+    server.faults().freeze(false);
+    let applied = async {
+        while server.blob_metadata("con", "b").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), applied)
+        .await
+        .unwrap();
+    assert_eq!(server.count(Operation::PutBlob), 1);
+}
+
+#[tokio::test]
+async fn stop_does_not_wait_for_held_requests() {
+    let (server, client) = start(BlobOptions::default()).await;
+    server.faults().freeze(true);
+    let put = client.send("PUT", "/con/b", &[BLOCK], "");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), put)
+            .await
+            .is_err()
+    );
+    tokio::time::timeout(Duration::from_secs(5), server.stop())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn seeded_blobs_keep_the_case_of_their_metadata() {
+    let (server, client) = start(BlobOptions::default()).await;
+    server
+        .put_blob("con", "b\u{1}", &[("OwnerId", "me")])
+        .unwrap();
+    let path = "/con?restype=container&comp=list&include=metadata&prefix=b%01";
+    let list = client.send("GET", path, &[], "").await;
+    assert!(list.body.contains("<OwnerId>me</OwnerId>"), "{}", list.body);
+    assert!(
+        list.body.contains("<Name Encoded=\"true\">b%01</Name>"),
+        "{}",
+        list.body
+    );
+    assert!(!list.body.contains('\u{1}'), "not XML");
+    assert_eq!(
+        server.put_blob("con", "b", &[("a-b", "")]),
+        Err("InvalidMetadata")
+    );
+}

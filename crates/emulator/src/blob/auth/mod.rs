@@ -74,3 +74,6 @@ impl Gate<'_> {
         Err(ErrorCode::NoAuthenticationInformation.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

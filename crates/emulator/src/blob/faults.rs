@@ -5,10 +5,15 @@ use std::{
     time::Duration,
 };
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::request::{Operation, Target};
+use super::{
+    errors::ErrorCode,
+    request::{Operation, Target},
+    response::Reply,
+};
 
 /// Which requests a fault concerns; the default is all of them.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +49,22 @@ pub(crate) struct FaultReply {
     pub(crate) retry_after: Option<Duration>,
 }
 
+impl FaultReply {
+    /// Turns the service's internal error into this refusal.
+    pub(crate) fn disguise(&self, mut reply: Reply) -> Reply {
+        reply.status = self.status;
+        reply.set("x-ms-error-code", &self.code);
+        if let Ok(text) = std::str::from_utf8(&reply.body) {
+            let code = ErrorCode::InternalError.as_str();
+            reply.body = text.replace(code, &self.code).into();
+        }
+        if let Some(after) = self.retry_after {
+            reply.set(RETRY_AFTER, &after.as_secs().to_string());
+        }
+        reply
+    }
+}
+
 /// What a fault does.
 #[derive(Clone, Debug)]
 pub(crate) enum FaultEffect {
@@ -53,10 +74,28 @@ pub(crate) enum FaultEffect {
     DropRequest,
     /// Lets the operation take effect, then closes the connection without a reply.
     DropReply,
-    /// Sends the head of the reply and never finishes its body.
+    /// Sets a header of the reply, or takes it away.
+    EditHeader(HeaderName, Option<HeaderValue>),
+    /// Sends half of the reply's body and then nothing, with the connection open.
     HangBody,
     /// Refuses the request; nothing takes effect.
     Refuse(FaultReply),
+    /// Sends another body than the reply's own.
+    ReplaceBody(Bytes),
+    /// Sends half of the reply's body and closes the connection.
+    TruncateBody,
+}
+
+/// How the body of a reply ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyEnd {
+    /// As it should.
+    #[default]
+    Whole,
+    /// Half of it comes, and the connection stays open.
+    Hangs,
+    /// Half of it comes, and the connection closes.
+    Truncated,
 }
 
 #[derive(Debug)]
@@ -87,9 +126,10 @@ pub(crate) struct FaultPlan {
     pub(crate) delay: Duration,
     pub(crate) drop_request: bool,
     pub(crate) drop_reply: bool,
-    pub(crate) hang_body: bool,
+    pub(crate) body_end: BodyEnd,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) headers: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(crate) refusal: Option<FaultReply>,
-    pub(crate) stale_listing: bool,
 }
 
 /// A handle on the faults of one endpoint; clones share them.
@@ -172,7 +212,6 @@ impl BlobFaults {
         let mut state = self.lock();
         let mut plan = FaultPlan {
             drop_request: state.outage,
-            stale_listing: state.stale_listings,
             ..FaultPlan::default()
         };
         for rule in &mut state.rules {
@@ -190,12 +229,22 @@ impl BlobFaults {
                 FaultEffect::Delay(delay) => plan.delay = plan.delay.saturating_add(*delay),
                 FaultEffect::DropReply => plan.drop_reply = true,
                 FaultEffect::DropRequest => plan.drop_request = true,
-                FaultEffect::HangBody => plan.hang_body = true,
+                FaultEffect::EditHeader(name, value) => {
+                    plan.headers.push((name.clone(), value.clone()));
+                }
+                FaultEffect::HangBody => plan.body_end = BodyEnd::Hangs,
                 FaultEffect::Refuse(reply) => plan.refusal = Some(reply.clone()),
+                FaultEffect::ReplaceBody(body) => plan.body = Some(body.clone()),
+                FaultEffect::TruncateBody => plan.body_end = BodyEnd::Truncated,
             }
         }
         state.rules.retain(|rule| rule.left != Some(0));
         plan
+    }
+
+    /// Whether listings show the past.
+    pub(crate) fn has_stale_listings(&self) -> bool {
+        self.lock().stale_listings
     }
 
     /// How far `Date` is off, and whether it lies in the past.

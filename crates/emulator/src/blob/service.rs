@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -16,13 +16,14 @@ use axum::{
     },
 };
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 
 use super::{
     BlobOptions,
     auth::Gate,
     clock::WallClock,
     errors::{ErrorCode, StorageError},
-    faults::{BlobFaults, FaultPlan},
+    faults::{BlobFaults, BodyEnd, FaultPlan, FaultReply},
     request::{Operation, Target},
     response::Reply,
     spelling::Spelling,
@@ -100,40 +101,39 @@ impl BlobService {
     pub(crate) async fn handle(&self, request: Request<Body>, spelling: &Spelling) -> Outcome {
         let (parts, body) = request.into_parts();
         let request_id = uuid::Uuid::new_v4().to_string();
-        let reply = match self.answer(&parts, body, spelling, &request_id).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Outcome::Drop,
-            Err(error) => {
-                tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "refused");
-                let reply = Reply::error(&error, &request_id, self.clock().now());
-                (reply, FaultPlan::default())
+        let refuse = |error: StorageError| {
+            tracing::debug!(method = %parts.method, path = parts.uri.path(), %error, "refused");
+            Reply::error(&error, &request_id, self.clock().now())
+        };
+        let (reply, plan) = match self.admit(&parts, body).await {
+            Err(error) => (refuse(error), FaultPlan::default()),
+            Ok((target, content)) => {
+                *self.counts().entry(target.operation).or_default() += 1;
+                let plan = self.0.faults.plan(&target);
+                let reply = match self.before_apply(&plan).await {
+                    Before::Apply => {
+                        self.keep_stale();
+                        let applied = self.apply(&parts, &target, content, spelling);
+                        applied.unwrap_or_else(refuse)
+                    }
+                    Before::Drop => return Outcome::Drop,
+                    Before::Refuse(fault) => {
+                        let error = StorageError::from(ErrorCode::InternalError);
+                        fault.disguise(Reply::error(&error, &request_id, self.clock().now()))
+                    }
+                };
+                (reply, plan)
             }
         };
-        let (reply, plan) = reply;
-        let (skew, into_the_past) = self.0.faults.date_skew();
-        let now = self.clock().now();
-        let shown = if into_the_past {
-            now.checked_sub(skew)
-        } else {
-            now.checked_add(skew)
-        };
-        let is_head = parts.method == Method::HEAD;
-        let now = shown.unwrap_or(now);
-        let response = reply.finish(&parts.headers, is_head, &request_id, now);
-        Outcome::Reply(if plan.hang_body {
-            hang_body(response)
-        } else {
-            response
+        let now = self.shown_now();
+        after_apply(reply, plan, |reply| {
+            let is_head = parts.method == Method::HEAD;
+            reply.finish(&parts.headers, is_head, &request_id, now)
         })
     }
 
-    async fn answer(
-        &self,
-        parts: &Parts,
-        body: Body,
-        spelling: &Spelling,
-        request_id: &str,
-    ) -> Result<Option<(Reply, FaultPlan)>, StorageError> {
+    /// Reads and judges a request.
+    async fn admit(&self, parts: &Parts, body: Body) -> Result<(Target, Bytes), StorageError> {
         let options = self.options();
         check_version(&parts.headers)?;
         let target = Target::parse(&parts.method, &parts.uri, &options.account)?;
@@ -146,47 +146,39 @@ impl BlobService {
             gate.check(parts, &target)?;
         }
         let content = self.read_body(parts, body).await?;
-        *self.counts().entry(target.operation).or_default() += 1;
-        let plan = self.0.faults.plan(&target);
-        if let Some(stop) = self.before_apply(&plan, request_id).await {
-            return Ok(stop.map(|reply| (reply, plan)));
-        }
-        self.keep_stale(plan.stale_listing);
-        let reply = self.apply(parts, &target, content, spelling)?;
-        Ok(after_apply(reply, plan))
+        Ok((target, content))
     }
 
-    /// The place for faults that come before the effect: `Some` ends the request.
-    async fn before_apply(&self, plan: &FaultPlan, request_id: &str) -> Option<Option<Reply>> {
+    /// The time that `Date` shows.
+    fn shown_now(&self) -> SystemTime {
+        let now = self.clock().now();
+        let (skew, into_the_past) = self.0.faults.date_skew();
+        let shown = if into_the_past {
+            now.checked_sub(skew)
+        } else {
+            now.checked_add(skew)
+        };
+        shown.unwrap_or(now)
+    }
+
+    /// The place for faults that come before the effect.
+    async fn before_apply<'p>(&self, plan: &'p FaultPlan) -> Before<'p> {
         if plan.delay > Duration::ZERO {
             tokio::time::sleep(plan.delay).await;
         }
         self.0.faults.thawed().await;
         if plan.drop_request {
-            return Some(None);
+            return Before::Drop;
         }
-        let fault = plan.refusal.as_ref()?;
-        let error = StorageError::from(ErrorCode::InternalError);
-        let mut reply = Reply::error(&error, request_id, self.clock().now());
-        reply.status = fault.status;
-        reply.set("x-ms-error-code", &fault.code);
-        if let Ok(text) = String::from_utf8(reply.body.to_vec()) {
-            reply.body = text
-                .replace(ErrorCode::InternalError.as_str(), &fault.code)
-                .into();
-        }
-        if let Some(after) = fault.retry_after {
-            reply.set("retry-after", &after.as_secs().to_string());
-        }
-        Some(Some(reply))
+        plan.refusal.as_ref().map_or(Before::Apply, Before::Refuse)
     }
 
     /// Takes the picture that listings show while they are stale. Nothing has changed between the
     /// order for the fault and the first request after it, so this is the state at the order.
-    fn keep_stale(&self, wanted: bool) {
+    fn keep_stale(&self) {
         let store = self.store();
         let mut frozen = self.stale();
-        if !wanted {
+        if !self.0.faults.has_stale_listings() {
             *frozen = None;
         } else if frozen.is_none() {
             *frozen = Some(store.clone());
@@ -217,15 +209,43 @@ impl BlobService {
     }
 }
 
-/// The place for faults that come after the effect: `None` closes the connection.
-fn after_apply(reply: Reply, plan: FaultPlan) -> Option<(Reply, FaultPlan)> {
-    (!plan.drop_reply).then_some((reply, plan))
+/// What faults leave of a request before its effect.
+#[derive(Debug)]
+enum Before<'p> {
+    Apply,
+    Drop,
+    Refuse(&'p FaultReply),
 }
 
-/// Sends the head, with the length of the body, and then nothing, with the connection open.
-fn hang_body(response: Response<Body>) -> Response<Body> {
-    response
-        .map(|_| Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>()))
+/// The place for faults that come after the effect.
+fn after_apply(
+    mut reply: Reply,
+    plan: FaultPlan,
+    finish: impl FnOnce(Reply) -> Response<Body>,
+) -> Outcome {
+    if plan.drop_reply {
+        return Outcome::Drop;
+    }
+    if let Some(body) = plan.body {
+        reply.body = body;
+    }
+    let half = reply.body.slice(..reply.body.len() / 2);
+    let mut response = finish(reply);
+    for (name, value) in plan.headers {
+        match value {
+            Some(value) => drop(response.headers_mut().insert(name, value)),
+            None => drop(response.headers_mut().remove(name)),
+        }
+    }
+    let half = stream::iter([Ok(half)]);
+    Outcome::Reply(match plan.body_end {
+        BodyEnd::Whole => response,
+        BodyEnd::Hangs => response.map(|_| Body::from_stream(half.chain(stream::pending()))),
+        BodyEnd::Truncated => {
+            let cut = stream::iter([Err(io::Error::other("cut by a fault"))]);
+            response.map(|_| Body::from_stream(half.chain(cut)))
+        }
+    })
 }
 
 fn check_version(headers: &HeaderMap) -> Result<(), StorageError> {

@@ -288,3 +288,48 @@ async fn seeded_blobs_keep_the_case_of_their_metadata() {
         Err("InvalidMetadata")
     );
 }
+
+#[tokio::test]
+async fn a_dropped_reply_hides_a_refusal_too() {
+    let options = BlobOptions {
+        key: None,
+        ..BlobOptions::default()
+    };
+    let (server, client) = start(options).await;
+    server.faults().drop_reply_after_apply(1);
+    assert!(client.send_raw("GET", "/con/b", &[], "").await.is_err());
+    assert_eq!(
+        client
+            .send_raw("GET", "/con/b", &[], "")
+            .await
+            .unwrap()
+            .status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn replies_can_be_disfigured() {
+    let (server, client) = start(BlobOptions::default()).await;
+    client.send("PUT", "/con/b", &[BLOCK], "text").await;
+    let once = |effect| server.faults().add(FaultScope::default(), effect, Some(1));
+    once(FaultEffect::EditHeader(
+        "last-modified".parse().unwrap(),
+        None,
+    ));
+    once(FaultEffect::EditHeader(
+        "etag".parse().unwrap(),
+        Some("W/\"\"".parse().unwrap()),
+    ));
+    let head = client.send("HEAD", "/con/b", &[], "").await;
+    assert_eq!(
+        (head.header("last-modified"), head.header("etag")),
+        ("", "W/\"\"")
+    );
+    once(FaultEffect::ReplaceBody("<xml".into()));
+    let list = client.send("GET", "/?comp=list", &[], "").await;
+    assert_eq!((list.status.as_u16(), list.body.as_str()), (200, "<xml"));
+    once(FaultEffect::TruncateBody);
+    let cut = tokio::spawn(async move { client.send("GET", "/con/b", &[], "").await });
+    assert!(cut.await.is_err(), "the client panics on the missing half");
+}

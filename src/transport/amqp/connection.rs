@@ -150,6 +150,7 @@ impl Connection {
         let vitals = Vitals::default();
         let guarded = Guarded::new(
             stream,
+            options.max_frame_size,
             options.idle_timeout,
             vitals.kill.clone(),
             vitals.dead.clone(),

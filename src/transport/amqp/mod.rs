@@ -8,10 +8,12 @@ mod endpoint;
 mod errors;
 mod failure;
 mod filter;
+mod guard;
 mod management;
 mod options;
 mod receiver;
 mod rpc;
+mod scan;
 mod slot;
 mod stream;
 

@@ -15,9 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsConnector;
+use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::endpoint::Endpoint;
+use super::guard::FrameGuard;
 
 /// A connected stream, with or without TLS.
 pub(super) trait ByteStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
@@ -61,8 +63,11 @@ pub(super) async fn connect(
 ///   the AMQP engine for good, and with it the idle timeout, which is checked between writes.
 /// - After `kill` every operation fails, so that an engine waiting for a peer that never answers ends.
 /// - `dead` is cancelled when the stream is dropped, that is when the engine has ended, whatever ended it.
+/// - Frames pass a [`FrameGuard`] before the AMQP engine sees them.
 pub(super) struct Guarded<S> {
     inner: S,
+    frames: FrameGuard,
+    is_at_end: bool,
     write_timeout: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
     kill: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -72,12 +77,15 @@ pub(super) struct Guarded<S> {
 impl<S> Guarded<S> {
     pub(super) fn new(
         inner: S,
+        max_frame_size: u32,
         write_timeout: Duration,
         kill: CancellationToken,
         dead: CancellationToken,
     ) -> Self {
         Self {
             inner,
+            frames: FrameGuard::new(max_frame_size),
+            is_at_end: false,
             write_timeout,
             stuck: None,
             kill: Box::pin(kill.cancelled_owned()),
@@ -124,10 +132,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        match read {
-            Poll::Ready(_) => read,
-            Poll::Pending => self.poll_killed(cx).map(Err),
+        let this = &mut *self;
+        loop {
+            let given = this
+                .frames
+                .give(buf.remaining(), |bytes| buf.put_slice(bytes));
+            if given > 0 || this.is_at_end || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            match poll_read_buf(Pin::new(&mut this.inner), cx, this.frames.room()) {
+                Poll::Ready(Ok(0)) => this.is_at_end = true,
+                Poll::Ready(Ok(_)) => this.frames.check()?,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return this.poll_killed(cx).map(Err),
+            }
         }
     }
 }
@@ -171,7 +189,8 @@ mod tests {
 
     fn guarded<S>(inner: S) -> (Guarded<S>, CancellationToken, CancellationToken) {
         let (kill, dead) = (CancellationToken::new(), CancellationToken::new());
-        let stream = Guarded::new(inner, Duration::from_secs(20), kill.clone(), dead.clone());
+        let timeout = Duration::from_secs(20);
+        let stream = Guarded::new(inner, 512, timeout, kill.clone(), dead.clone());
         (stream, kill, dead)
     }
 

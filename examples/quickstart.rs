@@ -105,7 +105,7 @@ impl World {
         let started = SystemTime::now();
         let Ok(event_hubs) = env::var("EVENTHUBS_CONNECTION_STRING") else {
             let emulator = Emulator::builder().with_hub("quickstart", 4).start().await?;
-            emulator.create_container("checkpoints");
+            emulator.create_container("checkpoints")?;
             return Ok(Self {
                 description: "the emulator in this process".to_owned(),
                 event_hubs: emulator.event_hubs_connection_string(),

@@ -47,6 +47,8 @@ pub(super) struct PumpEnd {
     pub(super) reason: CloseReason,
     /// Still open after a shutdown, so that nobody reads the partition before it is relinquished.
     pub(super) receiver: Option<Box<dyn PartitionReceiver>>,
+    /// Set if another receiver took the partition before anybody told the pump that it was lost.
+    pub(super) displaced: Option<TransportError>,
 }
 
 /// One partition for as long as this processor owns it: one term after another until told to stop.
@@ -60,6 +62,8 @@ pub(super) struct Pump {
 /// How a term ended.
 enum TermEnd {
     Closed(CloseReason),
+    /// Another receiver took the partition.
+    Displaced(TransportError),
     Failed,
 }
 
@@ -81,8 +85,15 @@ impl Pump {
 
     pub(super) async fn run(self) -> PumpEnd {
         let mut receiver = None;
-        let reason = self.terms(&mut receiver).await;
-        PumpEnd { reason, receiver }
+        match self.terms(&mut receiver).await {
+            TermEnd::Displaced(error) => PumpEnd {
+                reason: CloseReason::OwnershipLost,
+                receiver,
+                displaced: Some(error),
+            },
+            TermEnd::Closed(reason) => PumpEnd { reason, receiver, displaced: None },
+            TermEnd::Failed => unreachable!("a failed term is followed by another"),
+        }
     }
 
     async fn terms(&self, receiver: &mut Option<Box<dyn PartitionReceiver>>) -> CloseReason {

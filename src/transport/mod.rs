@@ -15,7 +15,7 @@ use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
 
-pub use amqp::{AmqpOptions, AmqpTransport};
+pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport};
 
 /// How a receiver of one partition is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -66,7 +66,15 @@ impl Endpoint {
         )
     }
 
-    /// What a token for reading the properties is about.
+    /// Address to send to: of one partition, or of the event hub, which chooses.
+    pub(super) fn sender_address(&self, partition: Option<&PartitionId>) -> String {
+        match partition {
+            Some(partition) => format!("{}/Partitions/{partition}", self.event_hub),
+            None => self.event_hub.clone(),
+        }
+    }
+
+    /// What a token for sending and for reading the properties is about.
     pub(super) fn hub_audience(&self) -> String {
         format!("sb://{}/{}", self.host, self.event_hub)
     }

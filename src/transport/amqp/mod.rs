@@ -13,6 +13,7 @@ mod management;
 mod options;
 mod receiver;
 mod rpc;
+mod sender;
 mod scan;
 mod slot;
 mod stream;
@@ -39,6 +40,7 @@ use receiver::{AmqpReceiver, Context};
 use slot::{Lease, Slot};
 
 pub use options::AmqpOptions;
+pub use sender::AmqpSender;
 
 /// Where this module's log events can be found.
 const TARGET: &str = "eventhubs_processor::transport";
@@ -140,6 +142,43 @@ impl AmqpTransport {
             options,
             closed,
         }
+    }
+
+    /// Opens a sender to a partition, or with `None` to the event hub, which spreads the events over its partitions.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the link.
+    pub async fn open_sender(
+        &self,
+        partition_id: Option<&PartitionId>,
+    ) -> Result<AmqpSender, TransportError> {
+        let deadline = self.deadline();
+        let mut first = true;
+        loop {
+            let lease = self.slot.lease(&deadline).await?;
+            match self.try_open_sender(&lease, partition_id, &deadline).await {
+                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                result => return result.map_err(|failure| self.told(failure)),
+            }
+        }
+    }
+
+    async fn try_open_sender(
+        &self,
+        lease: &Lease,
+        partition_id: Option<&PartitionId>,
+        deadline: &Deadline,
+    ) -> Result<AmqpSender, Failure> {
+        let connection = lease.connection();
+        let audience = self.endpoint.hub_audience();
+        connection.cbs.authorize(audience, false, deadline).await?;
+        let address = self.endpoint.sender_address(partition_id);
+        AmqpSender::attach(connection, &address, &self.options, &self.closed, deadline).await
     }
 
     fn deadline(&self) -> Deadline {

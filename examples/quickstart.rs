@@ -40,7 +40,11 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(verdict) => {
             println!("\n{verdict}");
-            if verdict.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if verdict.lost == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -56,12 +60,20 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<Verdict, BoxError> {
     let world = World::find().await?;
-    let partitions = world.transport()?.event_hub_properties().await?.partition_ids;
+    let partitions = world
+        .transport()?
+        .event_hub_properties()
+        .await?
+        .partition_ids;
     let board = Board::new(&partitions);
     board.print_header(&world.description);
 
     let stop_producing = CancellationToken::new();
-    let producing = tokio::spawn(produce(world.transport()?, board.clone(), stop_producing.clone()));
+    let producing = tokio::spawn(produce(
+        world.transport()?,
+        board.clone(),
+        stop_producing.clone(),
+    ));
     let picture = tokio::spawn(board.clone().print_rows());
 
     board.announce("processor A starts");
@@ -70,7 +82,8 @@ async fn run() -> Result<Verdict, BoxError> {
     board.announce("processor B starts and takes its share");
     let b = world.start("B", &board)?;
     sleep(FIRST_CRASHES - SECOND_STARTS).await;
-    board.announce("processor A crashes: nothing is given back, its partitions wait for the expiry");
+    board
+        .announce("processor A crashes: nothing is given back, its partitions wait for the expiry");
     drop(a);
     board.crashed("A");
     sleep(PRODUCE_FOR - FIRST_CRASHES).await;
@@ -104,7 +117,10 @@ impl World {
     async fn find() -> Result<Self, BoxError> {
         let started = SystemTime::now();
         let Ok(event_hubs) = env::var("EVENTHUBS_CONNECTION_STRING") else {
-            let emulator = Emulator::builder().with_hub("quickstart", 4).start().await?;
+            let emulator = Emulator::builder()
+                .with_hub("quickstart", 4)
+                .start()
+                .await?;
             emulator.create_container("checkpoints")?;
             return Ok(Self {
                 description: "the emulator in this process".to_owned(),
@@ -130,7 +146,10 @@ impl World {
 
     fn transport(&self) -> Result<AmqpTransport, BoxError> {
         let event_hub = self.event_hub.as_deref();
-        Ok(AmqpTransport::from_connection_string(&self.event_hubs, event_hub)?)
+        Ok(AmqpTransport::from_connection_string(
+            &self.event_hubs,
+            event_hub,
+        )?)
     }
 
     /// Starts one processor. This is all a service needs.
@@ -145,7 +164,10 @@ impl World {
             .with_default_starting_position(EventPosition::enqueued_time(
                 self.started - Duration::from_secs(120),
             ))
-            .build(Worker { name, board: board.clone() })?;
+            .build(Worker {
+                name,
+                board: board.clone(),
+            })?;
         Ok(processor.spawn())
     }
 }
@@ -188,9 +210,12 @@ impl EventHandler for Worker {
     }
 
     async fn on_error(&self, context: Option<&PartitionContext>, error: &ProcessingError) {
-        let place = context.map_or(String::new(), |c| format!(", partition {}", c.partition_id()));
+        let place = context.map_or(String::new(), |c| {
+            format!(", partition {}", c.partition_id())
+        });
         let cause = std::error::Error::source(error).map_or(String::new(), |c| format!(": {c}"));
-        self.board.announce(&format!("{}{place}: {error}{cause}", self.name));
+        self.board
+            .announce(&format!("{}{place}: {error}{cause}", self.name));
     }
 }
 
@@ -259,19 +284,33 @@ struct Verdict {
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { produced, processed, lost, duplicates } = self;
-        write!(f, "produced={produced} processed={processed} lost={lost} duplicates={duplicates}")
+        let Self {
+            produced,
+            processed,
+            lost,
+            duplicates,
+        } = self;
+        write!(
+            f,
+            "produced={produced} processed={processed} lost={lost} duplicates={duplicates}"
+        )
     }
 }
 
 impl Board {
     fn new(partitions: &[PartitionId]) -> Self {
-        let rows = partitions.iter().map(|id| (id.clone(), Row::default())).collect();
+        let rows = partitions
+            .iter()
+            .map(|id| (id.clone(), Row::default()))
+            .collect();
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
             run_id: since_epoch.as_millis().to_string().into(),
             begun: Instant::now(),
-            state: Arc::new(Mutex::new(State { rows, ..State::default() })),
+            state: Arc::new(Mutex::new(State {
+                rows,
+                ..State::default()
+            })),
         }
     }
 
@@ -301,7 +340,10 @@ impl Board {
     }
 
     fn last(&self, partition_id: &PartitionId) -> Option<ReceivedEvent> {
-        self.lock().rows.get(partition_id).and_then(|row| row.last.clone())
+        self.lock()
+            .rows
+            .get(partition_id)
+            .and_then(|row| row.last.clone())
     }
 
     fn owned_by(&self, partition_id: &PartitionId, owner: Option<&'static str>) {
@@ -312,7 +354,12 @@ impl Board {
     }
 
     fn crashed(&self, owner: &str) {
-        for row in self.lock().rows.values_mut().filter(|row| row.owner == Some(owner)) {
+        for row in self
+            .lock()
+            .rows
+            .values_mut()
+            .filter(|row| row.owner == Some(owner))
+        {
             row.is_orphan = true;
         }
     }
@@ -328,13 +375,19 @@ impl Board {
         Verdict {
             produced: state.produced.len(),
             processed: state.processed.len(),
-            lost: state.produced.iter().filter(|id| !state.processed.contains_key(*id)).count(),
+            lost: state
+                .produced
+                .iter()
+                .filter(|id| !state.processed.contains_key(*id))
+                .count(),
             duplicates: state.processed.values().map(|times| times - 1).sum(),
         }
     }
 
     fn print_header(&self, place: &str) {
-        println!("Two processors on {place}.\nEach column is a partition: its owner and the last event processed.\n");
+        println!(
+            "Two processors on {place}.\nEach column is a partition: its owner and the last event processed.\n"
+        );
         print!("{:>7} ", "time");
         for partition_id in self.partitions() {
             print!("  {:<8}", format!("p{partition_id}"));
@@ -354,11 +407,22 @@ impl Board {
         let state = self.lock();
         let mut line = format!("{:>5.1} s ", self.begun.elapsed().as_secs_f64());
         for row in state.rows.values() {
-            let owner = if row.is_orphan { "†" } else { row.owner.unwrap_or("-") };
-            let last = row.last.as_ref().map_or(String::new(), |e| e.sequence_number().to_string());
+            let owner = if row.is_orphan {
+                "†"
+            } else {
+                row.owner.unwrap_or("-")
+            };
+            let last = row
+                .last
+                .as_ref()
+                .map_or(String::new(), |e| e.sequence_number().to_string());
             line += &format!("  {} {last:<6}", colored(owner));
         }
-        println!("{line}  {:>8}  {:>9}", state.produced.len(), state.processed.len());
+        println!(
+            "{line}  {:>8}  {:>9}",
+            state.produced.len(),
+            state.processed.len()
+        );
     }
 
     fn announce(&self, what: &str) {
@@ -368,7 +432,9 @@ impl Board {
 
 impl State {
     fn is_complete(&self) -> bool {
-        self.produced.iter().all(|id| self.processed.contains_key(id))
+        self.produced
+            .iter()
+            .all(|id| self.processed.contains_key(id))
     }
 }
 

@@ -209,8 +209,40 @@ async fn a_displaced_receiver_ends_the_term_and_is_not_attached_again_at_once() 
         1,
         "attached again before a load-balancing interval"
     );
-    // The records still say it is ours, and nobody else reads: after a while it is taken up again.
+    // The records still say it is ours: the application hears of it, and after a while it is taken up again.
+    let told = recorder
+        .seen()
+        .contains(&Seen::Error(None, "receiving".into()));
+    assert!(told, "an outsider who displaces us is reported");
     hub.send("0", "a");
     delivered(&recorder, "0", &[0, 1]).await;
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_is_a_place_that_neither_a_failure_nor_a_lost_link_moves() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    for partition in ["0", "1"] {
+        hub.send(partition, "before");
+    }
+    let recorder = Recorder::without_checkpoints().acting("0", 1, Act::Fail(2));
+    let handle = builder(&hub, &store, "me")
+        .with_default_starting_position(EventPosition::Latest)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    eventually("started", || async {
+        hub.receivers("0") == 1 && hub.receivers("1") == 1
+    })
+    .await;
+    hub.send("0", "fails twice");
+    delivered(&recorder, "0", &[1, 1, 1]).await;
+
+    hub.fail_next_open(TransportErrorKind::ServerBusy);
+    hub.disconnect("1", TransportErrorKind::ConnectionLost);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(hub.receivers("1"), 0);
+    hub.send("1", "while nobody reads");
+    delivered(&recorder, "1", &[1]).await;
     handle.shutdown().await.unwrap();
 }

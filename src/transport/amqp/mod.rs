@@ -13,8 +13,8 @@ mod management;
 mod options;
 mod receiver;
 mod rpc;
-mod sender;
 mod scan;
+mod sender;
 mod slot;
 mod stream;
 

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use super::deadline::Deadline;
-use super::failure::{self, Failure};
 use super::errors::Scope;
+use super::failure::{self, Failure};
 use crate::error::{TransportError, TransportErrorKind};
 
 /// Transfers under way at once; a sender waits for each, so this is never reached.
@@ -46,8 +46,10 @@ impl AmqpSender {
     ) -> Result<Self, Failure> {
         let doing = format!("sending to {address}");
         let mut session = connection.sessions.begin(WINDOW, deadline).await?;
-        let attach =
-            Sender::builder().name(Uuid::new_v4().to_string()).target(address).attach(&mut session);
+        let attach = Sender::builder()
+            .name(Uuid::new_v4().to_string())
+            .target(address)
+            .attach(&mut session);
         let link = deadline
             .wait(&doing, Box::pin(attach))
             .await
@@ -105,7 +107,13 @@ impl AmqpSender {
     ///
     /// Dropping the future drops the link.
     pub async fn close(self) {
-        let Self { link, mut session, connection, close_timeout, .. } = self;
+        let Self {
+            link,
+            mut session,
+            connection,
+            close_timeout,
+            ..
+        } = self;
         let _ = timeout(close_timeout / 2, link.close()).await;
         if timeout(close_timeout / 2, session.end()).await.is_err() {
             connection.vitals.retire();
@@ -115,6 +123,8 @@ impl AmqpSender {
 
 impl fmt::Debug for AmqpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AmqpSender").field("doing", &self.doing).finish_non_exhaustive()
+        f.debug_struct("AmqpSender")
+            .field("doing", &self.doing)
+            .finish_non_exhaustive()
     }
 }

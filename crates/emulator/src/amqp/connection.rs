@@ -61,7 +61,9 @@ enum Phase {
     AwaitOpen,
     Open,
     /// We have said close; the peer gets until then to do the same.
-    Closing { until: Instant },
+    Closing {
+        until: Instant,
+    },
     Closed,
 }
 
@@ -91,7 +93,11 @@ impl Core {
         let sends = matches!(link.kind, LinkKind::Consumer(_) | LinkKind::Replies(_));
         if sends && !link.is_ready {
             link.is_ready = true;
-            self.ready.push_back(LinkKey { channel, handle, serial: link.serial });
+            self.ready.push_back(LinkKey {
+                channel,
+                handle,
+                serial: link.serial,
+            });
         }
     }
 }
@@ -178,7 +184,9 @@ impl Connection {
                 self.core.settlements.flush(now, &mut self.core.output);
                 if self.last_written + self.heartbeat_every <= now {
                     self.last_written = now;
-                    self.core.output.write(|buf| buf.extend_from_slice(&HEARTBEAT));
+                    self.core
+                        .output
+                        .write(|buf| buf.extend_from_slice(&HEARTBEAT));
                 }
                 self.check_grants(now);
             }
@@ -212,8 +220,10 @@ impl Connection {
             Signal::Ready(handle) => {
                 handle.taken_from_queue();
                 let key = handle.key;
-                if let Some(link) =
-                    self.sessions.get_mut(&key.channel).and_then(|session| session.link_mut(key))
+                if let Some(link) = self
+                    .sessions
+                    .get_mut(&key.channel)
+                    .and_then(|session| session.link_mut(key))
                 {
                     core.make_ready(key.channel, key.handle, link);
                 }
@@ -223,7 +233,11 @@ impl Connection {
                     session.detach_key(core, key, &error);
                 }
             }
-            Signal::DetachReceivers { hub, partition, error } => {
+            Signal::DetachReceivers {
+                hub,
+                partition,
+                error,
+            } => {
                 for session in self.sessions.values_mut() {
                     session.detach_receivers(core, &hub, partition.as_deref(), &error);
                 }
@@ -243,7 +257,9 @@ impl Connection {
         while self.core.output.len() < limits::OUTPUT_HIGH_WATER
             && let Some(key) = self.core.ready.pop_front()
         {
-            let Some(session) = self.sessions.get_mut(&key.channel) else { continue };
+            let Some(session) = self.sessions.get_mut(&key.channel) else {
+                continue;
+            };
             if session.pump(&mut self.core, key) == Pumped::More
                 && let Some(link) = session.link_mut(key)
             {
@@ -263,7 +279,9 @@ impl Connection {
             Phase::Closing { .. } => limits::MAX_FRAME,
             Phase::Sasl | Phase::AwaitOpen => limits::MAX_FRAME_BEFORE_OPEN,
         };
-        let Some(frame) = next_frame(buf, limit)? else { return Ok(false) };
+        let Some(frame) = next_frame(buf, limit)? else {
+            return Ok(false);
+        };
         match (self.phase, frame.frame_type) {
             (Phase::Sasl, FrameType::Sasl) => self.on_sasl(&incoming::sasl_init(&frame.body)?)?,
             (Phase::Sasl, FrameType::Amqp) => return Err(Violation::Unexpected("an AMQP frame")),
@@ -279,10 +297,14 @@ impl Connection {
 
     /// INTEROP: JS with a ready-made signature leaves the SASL layer out.
     fn on_header(&mut self, buf: &mut BytesMut) -> Result<bool, Violation> {
-        let Some(&header) = buf.first_chunk::<8>() else { return Ok(false) };
+        let Some(&header) = buf.first_chunk::<8>() else {
+            return Ok(false);
+        };
         buf.advance(header.len());
         if header == AMQP_HEADER {
-            self.core.output.write(|out| out.extend_from_slice(&AMQP_HEADER));
+            self.core
+                .output
+                .write(|out| out.extend_from_slice(&AMQP_HEADER));
             self.phase = Phase::AwaitOpen;
         } else if header == SASL_HEADER && self.phase == Phase::Header {
             self.core.output.write(|out| {
@@ -292,7 +314,9 @@ impl Connection {
             self.phase = Phase::Sasl;
         } else {
             // PROTOCOL: the answer to an unknown header is the one we know (AMQP 2.2).
-            self.core.output.write(|out| out.extend_from_slice(&SASL_HEADER));
+            self.core
+                .output
+                .write(|out| out.extend_from_slice(&SASL_HEADER));
             return Err(Violation::Header);
         }
         Ok(true)
@@ -301,7 +325,9 @@ impl Connection {
     fn on_sasl(&mut self, mechanism: &str) -> Result<(), Violation> {
         let is_known = MECHANISMS.contains(&mechanism);
         let outcome = if is_known { SASL_OK } else { SASL_AUTH };
-        self.core.output.write(|out| outgoing::sasl_outcome(out, outcome));
+        self.core
+            .output
+            .write(|out| outgoing::sasl_outcome(out, outcome));
         if !is_known {
             return Err(Violation::Mechanism);
         }
@@ -336,17 +362,22 @@ impl Connection {
 
     fn on_open(&mut self, open: &Open) {
         let peer_frame = open.max_frame_size.unwrap_or(u32::MAX);
-        self.core.max_frame =
-            peer_frame.clamp(limits::MIN_MAX_FRAME, limits::MAX_FRAME) as usize;
+        self.core.max_frame = peer_frame.clamp(limits::MIN_MAX_FRAME, limits::MAX_FRAME) as usize;
         if let Some(millis) = open.idle_timeout_ms {
             let half = Duration::from_millis(u64::from(millis) / 2);
             // A peer that asks for a frame every few milliseconds gets one every 10.
             self.heartbeat_every = half.clamp(Duration::from_millis(10), limits::HEARTBEAT);
         }
-        tracing::debug!(connection = self.core.id, container = open.container_id, "open");
+        tracing::debug!(
+            connection = self.core.id,
+            container = open.container_id,
+            "open"
+        );
         let container = format!("eventhubs-emulator-{}", self.core.id);
         let hostname = open.hostname.as_deref();
-        self.core.output.write(|buf| outgoing::open(buf, &container, hostname));
+        self.core
+            .output
+            .write(|buf| outgoing::open(buf, &container, hostname));
         self.phase = Phase::Open;
     }
 
@@ -354,7 +385,11 @@ impl Connection {
         if channel > limits::CHANNEL_MAX {
             return Err(Violation::Channel);
         }
-        if self.sessions.get(&channel).is_some_and(|session| !session.is_ended()) {
+        if self
+            .sessions
+            .get(&channel)
+            .is_some_and(|session| !session.is_ended())
+        {
             return Err(Violation::Unexpected("a begin on a channel in use"));
         }
         let session = Session::new(channel, begin);
@@ -415,7 +450,9 @@ impl Connection {
 
     /// Detaches what is no longer covered by a token.
     fn check_grants(&mut self, now: Instant) {
-        let Some(due) = self.next_grant_check else { return };
+        let Some(due) = self.next_grant_check else {
+            return;
+        };
         if due > now {
             return;
         }
@@ -427,7 +464,11 @@ impl Connection {
     }
 
     fn fail(&mut self, violation: &Violation) {
-        tracing::warn!(connection = self.core.id, ?violation, "closing a bad peer: {violation}");
+        tracing::warn!(
+            connection = self.core.id,
+            ?violation,
+            "closing a bad peer: {violation}"
+        );
         let condition = match violation {
             Violation::Decode(_) => condition::DECODE,
             Violation::Frame(_) | Violation::Header => condition::FRAMING,
@@ -442,7 +483,9 @@ impl Connection {
             Phase::Open => {
                 self.core.settlements.flush_all(&mut self.core.output);
                 self.core.output.write(|buf| outgoing::close(buf, error));
-                self.phase = Phase::Closing { until: self.core.now + limits::CLOSE_GRACE };
+                self.phase = Phase::Closing {
+                    until: self.core.now + limits::CLOSE_GRACE,
+                };
             }
             Phase::Closing { .. } | Phase::Closed => {}
             _ => self.phase = Phase::Closed,

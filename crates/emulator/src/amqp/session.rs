@@ -41,7 +41,12 @@ impl Session {
             remote_left: begin.incoming_window,
             next_delivery_id: 0,
         };
-        Self { channel, windows, links: HashMap::new(), is_ended: false }
+        Self {
+            channel,
+            windows,
+            links: HashMap::new(),
+            is_ended: false,
+        }
     }
 
     pub(crate) fn is_ended(&self) -> bool {
@@ -51,14 +56,18 @@ impl Session {
     /// Ends the session from our side. Its links, and their places at partitions, are gone at once.
     pub(crate) fn end(&mut self, core: &mut Core, error: Option<&AmqpError>) {
         core.settlements.flush_all(&mut core.output);
-        core.output.write(|buf| outgoing::end(buf, self.channel, error));
+        core.output
+            .write(|buf| outgoing::end(buf, self.channel, error));
         self.links.clear();
         self.is_ended = true;
     }
 
     pub(crate) fn on_attach(&mut self, core: &mut Core, attach: &Attach) -> SessionResult {
         if attach.name.len() > MAX_LINK_NAME {
-            return Err(AmqpError::new(condition::NOT_ALLOWED, "the link name is too long"));
+            return Err(AmqpError::new(
+                condition::NOT_ALLOWED,
+                "the link name is too long",
+            ));
         }
         match self.links.get(&attach.handle).map(|link| &link.kind) {
             None if self.links.len() >= MAX_LINKS_PER_SESSION => {
@@ -66,11 +75,18 @@ impl Session {
             }
             None | Some(LinkKind::Detached) => {}
             Some(_) => {
-                return Err(AmqpError::new(condition::HANDLE_IN_USE, "the handle is in use"));
+                return Err(AmqpError::new(
+                    condition::HANDLE_IN_USE,
+                    "the handle is in use",
+                ));
             }
         }
         let serial = core.next_serial();
-        let key = LinkKey { channel: self.channel, handle: attach.handle, serial };
+        let key = LinkKey {
+            channel: self.channel,
+            handle: attach.handle,
+            serial,
+        };
         let (kind, resource) = if lock(&core.service.faults).ignore_attaches {
             (LinkKind::Unanswered, None)
         } else {
@@ -81,7 +97,8 @@ impl Session {
                         max_message_size: MAX_MESSAGE as u64,
                         offered_capabilities: offered(attach),
                     };
-                    core.output.write(|buf| outgoing::attach(buf, self.channel, attach, answer));
+                    core.output
+                        .write(|buf| outgoing::attach(buf, self.channel, attach, answer));
                     (accepted.kind, accepted.resource)
                 }
                 Err(error) => {
@@ -94,7 +111,13 @@ impl Session {
                 }
             }
         };
-        let link = Link { serial, name: attach.name.clone(), resource, is_ready: false, kind };
+        let link = Link {
+            serial,
+            name: attach.name.clone(),
+            resource,
+            is_ready: false,
+            kind,
+        };
         self.links.insert(attach.handle, link);
         // INTEROP: JS sends nothing before a flow has told it the session's window.
         if !attach.is_receiver {
@@ -105,7 +128,8 @@ impl Session {
 
     pub(crate) fn on_flow(&mut self, core: &mut Core, flow: &Flow) {
         let had_window = self.windows.remote_left > 0;
-        self.windows.update_remote(flow.next_incoming_id, flow.incoming_window);
+        self.windows
+            .update_remote(flow.next_incoming_id, flow.incoming_window);
         if !had_window && self.windows.remote_left > 0 {
             for (&handle, link) in &mut self.links {
                 core.make_ready(self.channel, handle, link);
@@ -117,7 +141,9 @@ impl Session {
             }
             return;
         };
-        let Some(link) = self.links.get_mut(&handle) else { return };
+        let Some(link) = self.links.get_mut(&handle) else {
+            return;
+        };
         let credit = match &mut link.kind {
             LinkKind::Consumer(consumer) => &mut consumer.credit,
             LinkKind::Replies(replies) => &mut replies.credit,
@@ -130,7 +156,11 @@ impl Session {
             }
             LinkKind::Detached | LinkKind::Unanswered => return,
         };
-        credit.update(flow.delivery_count, flow.link_credit.unwrap_or(0), flow.drain);
+        credit.update(
+            flow.delivery_count,
+            flow.link_credit.unwrap_or(0),
+            flow.drain,
+        );
         core.make_ready(self.channel, handle, link);
         if flow.echo {
             self.send_link_flow(core, handle);
@@ -138,19 +168,29 @@ impl Session {
     }
 
     pub(crate) fn on_transfer(&mut self, core: &mut Core, transfer: Transfer) -> SessionResult {
-        self.windows.incoming_left = self.windows.incoming_left.checked_sub(1).ok_or_else(|| {
-            AmqpError::new(condition::WINDOW_VIOLATION, "more transfers than the window allows")
-        })?;
+        self.windows.incoming_left =
+            self.windows.incoming_left.checked_sub(1).ok_or_else(|| {
+                AmqpError::new(
+                    condition::WINDOW_VIOLATION,
+                    "more transfers than the window allows",
+                )
+            })?;
         self.windows.next_incoming_id = self.windows.next_incoming_id.wrapping_add(1);
         let handle = transfer.handle;
         let link = self.links.get_mut(&handle).ok_or_else(|| {
-            AmqpError::new(condition::UNATTACHED_HANDLE, "a transfer on a handle without a link")
+            AmqpError::new(
+                condition::UNATTACHED_HANDLE,
+                "a transfer on a handle without a link",
+            )
         })?;
         let incoming = match &mut link.kind {
             LinkKind::Requests { incoming, .. } | LinkKind::Publisher { incoming, .. } => incoming,
             LinkKind::Detached | LinkKind::Unanswered => return Ok(()),
             LinkKind::Consumer(_) | LinkKind::Replies(_) => {
-                return Err(AmqpError::new(condition::NOT_ALLOWED, "a transfer from a receiver"));
+                return Err(AmqpError::new(
+                    condition::NOT_ALLOWED,
+                    "a transfer from a receiver",
+                ));
             }
         };
         match incoming.take(transfer) {
@@ -171,14 +211,17 @@ impl Session {
     }
 
     fn on_message(&mut self, core: &mut Core, handle: u32, arrived: &Arrived) {
-        let Some(link) = self.links.get(&handle) else { return };
+        let Some(link) = self.links.get(&handle) else {
+            return;
+        };
         let outcome = match &link.kind {
             LinkKind::Publisher { target, .. } => publish(target, arrived),
             LinkKind::Requests { node, .. } => self.on_request(core, *node, arrived),
             _ => return,
         };
         if !arrived.is_settled {
-            core.settlements.push(core.now, self.channel, arrived.delivery_id, outcome);
+            core.settlements
+                .push(core.now, self.channel, arrived.delivery_id, outcome);
         } else if let Outcome::Rejected(error) = outcome {
             tracing::warn!(connection = core.id, %error, "settled message dropped");
         }
@@ -199,14 +242,23 @@ impl Session {
             Node::Management => management::answer(&request, &core.service, &core.grants),
         };
         let Some(handle) = self.reply_link(node, request.reply_to.as_deref()) else {
-            tracing::warn!(connection = core.id, ?node, "no link for the reply to a request");
+            tracing::warn!(
+                connection = core.id,
+                ?node,
+                "no link for the reply to a request"
+            );
             return Outcome::Accepted;
         };
-        let Some(link) = self.links.get_mut(&handle) else { return Outcome::Accepted };
+        let Some(link) = self.links.get_mut(&handle) else {
+            return Outcome::Accepted;
+        };
         if let LinkKind::Replies(replies) = &mut link.kind
             && !replies.push(request.reply(&reply))
         {
-            let error = AmqpError::new(condition::RESOURCE_LIMIT, "too many replies wait for credit");
+            let error = AmqpError::new(
+                condition::RESOURCE_LIMIT,
+                "too many replies wait for credit",
+            );
             self.detach_link(core, handle, &error);
             return Outcome::Accepted;
         }
@@ -246,7 +298,9 @@ impl Session {
     }
 
     pub(crate) fn on_detach(&mut self, core: &mut Core, detach: &Detach) {
-        let Some(link) = self.links.remove(&detach.handle) else { return };
+        let Some(link) = self.links.remove(&detach.handle) else {
+            return;
+        };
         if !matches!(link.kind, LinkKind::Detached) {
             core.settlements.flush_all(&mut core.output);
             core.output.write(|buf| {
@@ -257,7 +311,11 @@ impl Session {
 
     /// Detaches the link if it is still the one that is meant.
     pub(crate) fn detach_key(&mut self, core: &mut Core, key: LinkKey, error: &AmqpError) {
-        if self.links.get(&key.handle).is_some_and(|link| link.serial == key.serial) {
+        if self
+            .links
+            .get(&key.handle)
+            .is_some_and(|link| link.serial == key.serial)
+        {
             self.detach_link(core, key.handle, error);
         }
     }
@@ -284,14 +342,20 @@ impl Session {
     pub(crate) fn detach_unauthorized(&mut self, core: &mut Core, now_s: i64, error: &AmqpError) {
         let grants = std::mem::take(&mut core.grants);
         self.detach_where(core, error, |link| {
-            link.resource.as_deref().is_some_and(|resource| !grants.covers(resource, now_s))
+            link.resource
+                .as_deref()
+                .is_some_and(|resource| !grants.covers(resource, now_s))
         });
         core.grants = grants;
     }
 
     fn detach_where(&mut self, core: &mut Core, error: &AmqpError, which: impl Fn(&Link) -> bool) {
-        let mut handles: Vec<u32> =
-            self.links.iter().filter(|(_, link)| which(link)).map(|(handle, _)| *handle).collect();
+        let mut handles: Vec<u32> = self
+            .links
+            .iter()
+            .filter(|(_, link)| which(link))
+            .map(|(handle, _)| *handle)
+            .collect();
         handles.sort_unstable();
         for handle in handles {
             self.detach_link(core, handle, error);
@@ -299,7 +363,9 @@ impl Session {
     }
 
     fn detach_link(&mut self, core: &mut Core, handle: u32, error: &AmqpError) {
-        let Some(link) = self.links.get_mut(&handle) else { return };
+        let Some(link) = self.links.get_mut(&handle) else {
+            return;
+        };
         if matches!(link.kind, LinkKind::Detached) {
             return;
         }
@@ -307,12 +373,15 @@ impl Session {
         link.kind = LinkKind::Detached;
         link.resource = None;
         core.settlements.flush_all(&mut core.output);
-        core.output.write(|buf| outgoing::detach(buf, self.channel, handle, true, Some(error)));
+        core.output
+            .write(|buf| outgoing::detach(buf, self.channel, handle, true, Some(error)));
     }
 
     /// A receiver that was woken by the broker or put itself in line.
     pub(crate) fn link_mut(&mut self, key: LinkKey) -> Option<&mut Link> {
-        self.links.get_mut(&key.handle).filter(|link| link.serial == key.serial)
+        self.links
+            .get_mut(&key.handle)
+            .filter(|link| link.serial == key.serial)
     }
 
     /// Lets a link send what it may.
@@ -323,7 +392,11 @@ impl Session {
             settled: false,
             max_frame: core.max_frame,
         };
-        let Some(link) = self.links.get_mut(&key.handle).filter(|l| l.serial == key.serial) else {
+        let Some(link) = self
+            .links
+            .get_mut(&key.handle)
+            .filter(|l| l.serial == key.serial)
+        else {
             return Pumped::Idle;
         };
         link.is_ready = false;
@@ -352,7 +425,9 @@ impl Session {
     }
 
     fn send_flow(&mut self, core: &mut Core, handle: u32, drain: bool) {
-        let Some(link) = self.links.get(&handle) else { return };
+        let Some(link) = self.links.get(&handle) else {
+            return;
+        };
         let (delivery_count, link_credit) = match &link.kind {
             LinkKind::Requests { incoming, .. } | LinkKind::Publisher { incoming, .. } => {
                 (incoming.delivery_count, incoming.credit_left)
@@ -361,14 +436,21 @@ impl Session {
             LinkKind::Replies(replies) => (replies.credit.delivery_count, replies.credit.left),
             LinkKind::Detached | LinkKind::Unanswered => return,
         };
-        let link = LinkFlow { handle, delivery_count, link_credit, drain };
+        let link = LinkFlow {
+            handle,
+            delivery_count,
+            link_credit,
+            drain,
+        };
         let session = self.session_flow();
-        core.output.write(|buf| outgoing::flow(buf, self.channel, session, Some(link)));
+        core.output
+            .write(|buf| outgoing::flow(buf, self.channel, session, Some(link)));
     }
 
     fn send_session_flow(&mut self, core: &mut Core) {
         let session = self.session_flow();
-        core.output.write(|buf| outgoing::flow(buf, self.channel, session, None));
+        core.output
+            .write(|buf| outgoing::flow(buf, self.channel, session, None));
     }
 
     /// Every flow opens the incoming window again: transfers are taken as fast as they come.
@@ -396,7 +478,9 @@ impl Replies {
             if self.credit.left == 0 {
                 return Pumped::Idle;
             }
-            let Some(reply) = self.queue.pop_front() else { return Pumped::Idle };
+            let Some(reply) = self.queue.pop_front() else {
+                return Pumped::Idle;
+            };
             self.credit.use_one();
             let parts = [reply, Default::default(), Default::default()];
             self.unsent = Some(Delivery::start(windows, parts));
@@ -405,7 +489,14 @@ impl Replies {
 }
 
 fn offered(attach: &Attach) -> &'static [&'static str] {
-    let wants_metrics =
-        attach.is_receiver && attach.desired_capabilities.iter().any(|c| c == attach::RUNTIME_METRIC);
-    if wants_metrics { &[attach::RUNTIME_METRIC] } else { &[] }
+    let wants_metrics = attach.is_receiver
+        && attach
+            .desired_capabilities
+            .iter()
+            .any(|c| c == attach::RUNTIME_METRIC);
+    if wants_metrics {
+        &[attach::RUNTIME_METRIC]
+    } else {
+        &[]
+    }
 }

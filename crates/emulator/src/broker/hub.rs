@@ -50,13 +50,17 @@ impl Hub {
     }
 
     pub(crate) fn partition(&self, id: &str) -> Option<&Arc<Partition>> {
-        self.index_of(id).and_then(|index| self.partitions.get(index))
+        self.index_of(id)
+            .and_then(|index| self.partitions.get(index))
     }
 
     /// Ids are compared as text: "00" is no partition.
     fn index_of(&self, id: &str) -> Option<usize> {
         let index: usize = id.parse().ok()?;
-        self.partitions.get(index).filter(|p| p.id() == id).map(|_| index)
+        self.partitions
+            .get(index)
+            .filter(|p| p.id() == id)
+            .map(|_| index)
     }
 
     /// The partition for messages that were not sent to a certain one: by key, or in turn.
@@ -77,8 +81,13 @@ impl Hub {
         claim: Claim,
         listener: Arc<dyn Listener>,
     ) -> Result<Subscription, SubscribeError> {
-        let index = self.index_of(partition_id).ok_or(SubscribeError::NoSuchPartition)?;
-        let partition = self.partitions.get(index).ok_or(SubscribeError::NoSuchPartition)?;
+        let index = self
+            .index_of(partition_id)
+            .ok_or(SubscribeError::NoSuchPartition)?;
+        let partition = self
+            .partitions
+            .get(index)
+            .ok_or(SubscribeError::NoSuchPartition)?;
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let key = (group.to_lowercase(), index);
         let evicted = lock(&self.receivers)
@@ -100,9 +109,15 @@ impl Hub {
 
     /// How many receivers read a partition, in all consumer groups together.
     pub(crate) fn receiver_count(&self, partition_id: &str) -> usize {
-        let Some(index) = self.index_of(partition_id) else { return 0 };
+        let Some(index) = self.index_of(partition_id) else {
+            return 0;
+        };
         let receivers = lock(&self.receivers);
-        receivers.iter().filter(|((_, at), _)| *at == index).map(|(_, table)| table.len()).sum()
+        receivers
+            .iter()
+            .filter(|((_, at), _)| *at == index)
+            .map(|(_, table)| table.len())
+            .sum()
     }
 
     fn leave(&self, key: &(String, usize), id: u64) {
@@ -142,7 +157,8 @@ impl Subscription {
     }
 
     pub(crate) fn read(&self, from: i64, max_events: usize, max_bytes: usize) -> super::Batch {
-        self.partition.read(from, max_events, max_bytes, self.id, &self.listener)
+        self.partition
+            .read(from, max_events, max_bytes, self.id, &self.listener)
     }
 }
 

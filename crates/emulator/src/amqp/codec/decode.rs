@@ -36,7 +36,10 @@ pub(crate) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, budget: MAX_ELEMENTS }
+        Self {
+            rest: bytes,
+            budget: MAX_ELEMENTS,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -75,7 +78,13 @@ impl<'a> Decoder<'a> {
             0xc0 | 0xd0 => self.compound(code)?,
             other => return Err(DecodeError::Type(other)),
         };
-        Ok(Fields { decoder: Self { rest: bytes, budget: self.budget }, left: count })
+        Ok(Fields {
+            decoder: Self {
+                rest: bytes,
+                budget: self.budget,
+            },
+            left: count,
+        })
     }
 
     /// The next value as a map: its entries as they are encoded, and the number of keys and values.
@@ -87,7 +96,13 @@ impl<'a> Decoder<'a> {
                 if count % 2 != 0 {
                     return Err(DecodeError::OddMap);
                 }
-                Ok((Self { rest: bytes, budget: self.budget }, count))
+                Ok((
+                    Self {
+                        rest: bytes,
+                        budget: self.budget,
+                    },
+                    count,
+                ))
             }
             other => Err(DecodeError::Type(other)),
         }
@@ -191,7 +206,9 @@ impl<'a> Decoder<'a> {
 
     fn items(&mut self, code: u8, depth: usize) -> Result<Vec<Value>> {
         let (bytes, count) = self.compound(code)?;
-        self.inside(bytes, |inner| (0..count).map(|_| inner.value_at(depth + 1)).collect())
+        self.inside(bytes, |inner| {
+            (0..count).map(|_| inner.value_at(depth + 1)).collect()
+        })
     }
 
     fn entries(&mut self, code: u8, depth: usize) -> Result<Vec<(Value, Value)>> {
@@ -244,7 +261,10 @@ impl<'a> Decoder<'a> {
         bytes: &'a [u8],
         read: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let mut inner = Self { rest: bytes, budget: self.budget };
+        let mut inner = Self {
+            rest: bytes,
+            budget: self.budget,
+        };
         let result = read(&mut inner);
         self.budget = inner.budget;
         result
@@ -256,8 +276,15 @@ impl<'a> Decoder<'a> {
             0xc | 0xe => (usize::from(self.u8()?), 1),
             _ => (self.u32()? as usize, 4),
         };
-        let mut inner = Self { rest: self.take(size)?, budget: 0 };
-        let count = if width == 1 { inner.u8()?.into() } else { inner.u32()? };
+        let mut inner = Self {
+            rest: self.take(size)?,
+            budget: 0,
+        };
+        let count = if width == 1 {
+            inner.u8()?.into()
+        } else {
+            inner.u32()?
+        };
         if count > MAX_ELEMENTS {
             return Err(DecodeError::Elements);
         }
@@ -265,18 +292,28 @@ impl<'a> Decoder<'a> {
     }
 
     fn variable(&mut self, code: u8) -> Result<&'a [u8]> {
-        let len = if code >> 4 == 0xa { self.u8()?.into() } else { self.u32()? as usize };
+        let len = if code >> 4 == 0xa {
+            self.u8()?.into()
+        } else {
+            self.u32()? as usize
+        };
         self.take(len)
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -295,7 +332,9 @@ impl<'a> Decoder<'a> {
 }
 
 fn text(bytes: &[u8]) -> Result<String> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::Text)
+    std::str::from_utf8(bytes)
+        .map(str::to_owned)
+        .map_err(|_| DecodeError::Text)
 }
 
 /// The fields of a list, in order. Fields that the peer left out read as null.
@@ -320,15 +359,19 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         self.left -= 1;
-        self.decoder.skip().map(|raw| (raw != [0x40]).then_some(raw))
+        self.decoder
+            .skip()
+            .map(|raw| (raw != [0x40]).then_some(raw))
     }
 
     pub(crate) fn uint(&mut self) -> Result<Option<u32>> {
         match self.value()? {
             Value::Null => Ok(None),
-            other => {
-                other.as_i64().and_then(|n| u32::try_from(n).ok()).map(Some).ok_or(TYPE_OF_FIELD)
-            }
+            other => other
+                .as_i64()
+                .and_then(|n| u32::try_from(n).ok())
+                .map(Some)
+                .ok_or(TYPE_OF_FIELD),
         }
     }
 

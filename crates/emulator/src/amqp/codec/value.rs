@@ -59,9 +59,10 @@ impl Value {
     /// The value under a text key of a map, whether the key is a string or a symbol.
     pub(crate) fn entry(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Map(entries) => {
-                entries.iter().find(|(name, _)| name.as_text() == Some(key)).map(|(_, value)| value)
-            }
+            Self::Map(entries) => entries
+                .iter()
+                .find(|(name, _)| name.as_text() == Some(key))
+                .map(|(_, value)| value),
             _ => None,
         }
     }

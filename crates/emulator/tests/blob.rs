@@ -101,7 +101,9 @@ fn client(connection_string: &str, key: Option<&str>) -> BlobContainerClient {
         .collect();
     let policy = SharedKey {
         account: parts["AccountName"].to_owned(),
-        key: STANDARD.decode(key.unwrap_or(parts["AccountKey"])).unwrap(),
+        key: STANDARD
+            .decode(key.unwrap_or_else(|| parts["AccountKey"]))
+            .unwrap(),
     };
     let mut options = BlobContainerClientOptions::default();
     options.client_options.retry = RetryOptions::none();

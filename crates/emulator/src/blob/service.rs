@@ -10,7 +10,7 @@ use std::{
 use axum::{
     body::{Body, to_bytes},
     http::{
-        HeaderMap, Method, Request, Response, StatusCode,
+        HeaderMap, Method, Request, Response,
         header::{CONTENT_LENGTH, TRANSFER_ENCODING},
         request::Parts,
     },

@@ -90,7 +90,7 @@ impl Container {
     pub(super) fn new(
         account_url: &Url,
         container_name: &str,
-        credential: &StorageCredential,
+        credential: StorageCredential,
         options: &BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
         let mut url = account_url.clone();
@@ -104,7 +104,6 @@ impl Container {
             transport: Some(Transport::new(Arc::new(BoundedClient::new()))),
             user_agent: UserAgentOptions {
                 application_id: Some("eventhubs-processor".to_owned()),
-                ..UserAgentOptions::default()
             },
             ..ClientOptions::default()
         };
@@ -116,7 +115,7 @@ impl Container {
                 account_key,
             } => client_options
                 .per_try_policies
-                .push(Arc::new(SharedKeyPolicy::new(account_name, account_key)?)),
+                .push(Arc::new(SharedKeyPolicy::new(account_name, &account_key)?)),
             StorageCredential::SharedAccessSignature(signature) => {
                 let signature = signature.expose();
                 url.set_query(Some(signature.strip_prefix('?').unwrap_or(signature)));
@@ -125,7 +124,7 @@ impl Container {
                 return Err(BlobStoreConfigError::InsecureTransport);
             }
             StorageCredential::Token(credential) => {
-                token = Some(Arc::new(TokenAdapter(Arc::clone(credential))));
+                token = Some(Arc::new(TokenAdapter(credential)));
             }
         }
         let client = BlobContainerClient::new(

@@ -116,7 +116,7 @@ impl BlobCheckpointStore {
         options.check()?;
         check_container_name(container_name)?;
         let url = parse_endpoint(account_url, "BlobEndpoint")?;
-        let container = Container::new(&url, container_name, &credential, &options)?;
+        let container = Container::new(&url, container_name, credential, &options)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 container,

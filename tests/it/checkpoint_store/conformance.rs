@@ -18,6 +18,11 @@ async fn memory_conforms_in_virtual_time() {
 }
 
 #[tokio::test]
+async fn the_emulator_conforms() {
+    blob_conforms(&Endpoint::emulator().await).await;
+}
+
+#[tokio::test]
 async fn azurite_conforms() {
     let Some(endpoint) = azurite().await else {
         return;
@@ -29,6 +34,7 @@ async fn blob_conforms(endpoint: &Endpoint) {
     let started = std::time::Instant::now();
     let checks = run_all(&endpoint.store()).await;
     eprintln!("{checks} checks in {:?}", started.elapsed());
+    run_all(&endpoint.store_with_signature()).await;
     let verbatim = BlobCheckpointStore::from_connection_string_with_options(
         &endpoint.connection_string,
         &endpoint.container,

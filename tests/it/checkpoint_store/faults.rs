@@ -1,13 +1,17 @@
 //! What the blob store makes of a storage service that is slow, broken, or answers and is not heard.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use eventhubs_processor::checkpoint::{
     BlobCheckpointStore, BlobCheckpointStoreOptions, CheckpointStore, WriteCondition, WriteOutcome,
 };
-use eventhubs_processor::credential::StorageCredential;
-use eventhubs_processor::error::{StoreError, StoreErrorKind};
+use eventhubs_processor::credential::{AccessToken, StorageCredential, TokenCredential};
+use eventhubs_processor::error::{BoxError, StoreError, StoreErrorKind};
 use eventhubs_processor::model::{Checkpoint, GroupScope};
+
+use tokio::io::AsyncReadExt as _;
 
 use super::scripted_blob::{Act, ScriptedBlob, done, page, properties, refusal, reply};
 
@@ -77,8 +81,6 @@ fn unknown(outcome: Result<WriteOutcome, StoreError>) -> StoreErrorKind {
         other => panic!("not unknown: {other:?}"),
     }
 }
-
-// ---- how requests look -----------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn creating_and_updating_use_the_two_safe_requests() {
@@ -155,8 +157,6 @@ async fn an_unconditional_checkpoint_survives_a_race_for_its_creation() {
     let outcome = checkpoint(&store(&server), WriteCondition::Unconditional).await;
     assert_eq!(etag(outcome), "0x3");
 }
-
-// ---- answers ---------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_lost_race_is_no_error_and_is_not_retried() {
@@ -303,8 +303,6 @@ async fn a_redirect_is_not_followed() {
     );
 }
 
-// ---- no answers ------------------------------------------------------------------------------------------
-
 #[tokio::test]
 async fn a_store_that_never_answers_costs_two_tries() {
     let half_a_head = Act::ReplyAndHang("HTTP/1.1 200 OK\r\nDate: Mon".to_owned());
@@ -387,7 +385,50 @@ async fn nobody_there_is_an_error_that_says_nothing_was_written() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
 }
 
-// ---- the ambiguous write ---------------------------------------------------------------------------------
+#[tokio::test]
+async fn an_https_account_is_spoken_to_in_tls() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let credential = StorageCredential::account_key("account", "a2V5");
+    let options = BlobCheckpointStoreOptions::default().with_retry_once(false);
+    let store = BlobCheckpointStore::new(&url, "abc", credential, options).unwrap();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap()
+    });
+    let error = renew(&store).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        StoreErrorKind::Unavailable,
+        "nothing was sent: {error}"
+    );
+    let handshake_record = 22;
+    assert_eq!(server.await.unwrap(), handshake_record);
+}
+
+#[derive(Debug)]
+struct NoTokens;
+
+#[async_trait]
+impl TokenCredential for NoTokens {
+    async fn token(&self, scope: &str) -> Result<AccessToken, BoxError> {
+        assert_eq!(scope, "https://storage.azure.com/.default");
+        Err("the identity service is down".into())
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_written_and_the_reason_is_told() {
+    let credential = StorageCredential::token(Arc::new(NoTokens));
+    let options = BlobCheckpointStoreOptions::default();
+    let store = BlobCheckpointStore::new("https://127.0.0.1:1", "abc", credential, options);
+    let error = renew(&store.unwrap()).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert!(
+        error.to_string().contains("identity service is down"),
+        "{error}"
+    );
+}
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_recognised() {
@@ -473,8 +514,6 @@ async fn a_retry_that_goes_through_is_written() {
     let server = ScriptedBlob::start([Act::Close, done("200 OK", "0x5")]).await;
     assert_eq!(etag(renew(&store(&server)).await), "0x5");
 }
-
-// ---- listings --------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn ages_come_from_the_first_answer_of_the_store() {

@@ -156,7 +156,7 @@ impl StorageConnectionString {
         };
         credential.check()?;
         let blob_endpoint = match endpoint {
-            Some(endpoint) => parse_endpoint(&endpoint, BLOB_ENDPOINT)?,
+            Some(endpoint) => endpoint_of(&endpoint, BLOB_ENDPOINT)?,
             None => default_endpoint(name.as_deref(), suffix.as_deref(), protocol.as_deref())?,
         };
         Ok(Self {
@@ -182,10 +182,9 @@ impl StorageConnectionString {
         proxy: Option<&str>,
     ) -> Result<Self, ConnectionStringError> {
         let blob_endpoint = match (endpoint, proxy) {
-            (Some(endpoint), _) => parse_endpoint(endpoint, BLOB_ENDPOINT)?,
+            (Some(endpoint), _) => endpoint_of(endpoint, BLOB_ENDPOINT)?,
             (None, proxy) => {
-                let mut url =
-                    parse_endpoint(proxy.unwrap_or("http://127.0.0.1"), DEVELOPMENT_PROXY)?;
+                let mut url = endpoint_of(proxy.unwrap_or("http://127.0.0.1"), DEVELOPMENT_PROXY)?;
                 let port = url.port().unwrap_or(DEVELOPMENT_PORT);
                 // Cannot fail: an http URL with a host takes a port.
                 let _ = url.set_port(Some(port));
@@ -228,23 +227,24 @@ pub(crate) fn decode_key(key: &Secret) -> Result<Vec<u8>, ConnectionStringError>
     }
 }
 
-/// An http or https URL with a host and without user, query or fragment. No value is shown on failure.
-pub(crate) fn parse_endpoint(
-    text: &str,
-    field: &'static str,
-) -> Result<Url, ConnectionStringError> {
-    let invalid = |reason| ConnectionStringError::Invalid { field, reason };
-    let url = Url::parse(text).map_err(|_| invalid("it must be a URL"))?;
+/// The URL of a blob service: http or https, with a host and without user, query or fragment. Fails with
+/// what was expected, and shows no value.
+pub(crate) fn parse_endpoint(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "it must be a URL")?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(invalid("it must be an http or https URL"));
+        return Err("it must be an http or https URL");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("it must not contain a user or password"));
+        return Err("it must not contain a user or password");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid("it must not contain a query or fragment"));
+        return Err("it must not contain a query or fragment");
     }
     Ok(url)
+}
+
+fn endpoint_of(text: &str, field: &'static str) -> Result<Url, ConnectionStringError> {
+    parse_endpoint(text).map_err(|reason| ConnectionStringError::Invalid { field, reason })
 }
 
 fn is_development(value: Option<&str>) -> Result<bool, ConnectionStringError> {
@@ -281,7 +281,7 @@ fn default_endpoint(
             reason: "it must be a domain name",
         });
     }
-    parse_endpoint(&format!("https://{name}.blob.{suffix}"), ENDPOINT_SUFFIX)
+    endpoint_of(&format!("https://{name}.blob.{suffix}"), ENDPOINT_SUFFIX)
 }
 
 /// The name becomes part of a host and of what is signed.

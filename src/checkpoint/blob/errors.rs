@@ -99,7 +99,7 @@ impl From<azure_core::Error> for Failure {
             ErrorKind::Credential => Self::new(
                 Class::NotDone,
                 StoreErrorKind::Unavailable,
-                "no token for the storage account could be obtained",
+                describe(&error),
             ),
             // `Io` for a lost connection, `DataConversion` for an answer that cannot be read.
             _ => Self::new(

@@ -23,11 +23,11 @@ pub(super) struct BoundedClient {
 
 impl BoundedClient {
     pub(super) fn new() -> Self {
-        let mut options = HttpClientOptions::default();
-        // A small compressed answer could unpack to any size.
-        options.automatic_decompression = false;
         Self {
-            inner: new_http_client(Some(options)),
+            inner: new_http_client(Some(HttpClientOptions {
+                // A small compressed answer could unpack to any size.
+                automatic_decompression: false,
+            })),
         }
     }
 }
@@ -35,11 +35,15 @@ impl BoundedClient {
 #[async_trait]
 impl HttpClient for BoundedClient {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let response = self.inner.execute_request(request).await.map_err(scrub)?;
+        let response = self
+            .inner
+            .execute_request(request)
+            .await
+            .map_err(|error| scrub(&error))?;
         let (status, headers, mut stream) = response.deconstruct();
         let mut body = BytesMut::new();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(scrub)?;
+            let chunk = chunk.map_err(|error| scrub(&error))?;
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(azure_core::Error::with_message(
                     ErrorKind::DataConversion,
@@ -54,7 +58,7 @@ impl HttpClient for BoundedClient {
 
 /// The HTTP client's errors print the URL of the request, and with it a shared access signature. The library
 /// logs errors, so the text has to go before it sees them.
-fn scrub(error: azure_core::Error) -> azure_core::Error {
-    let text = describe(&error);
+fn scrub(error: &azure_core::Error) -> azure_core::Error {
+    let text = describe(error);
     azure_core::Error::with_message(error.kind().clone(), text)
 }

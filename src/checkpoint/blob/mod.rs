@@ -7,6 +7,7 @@ mod metadata;
 mod names;
 mod options;
 mod records;
+mod requests;
 mod shared_key;
 mod token;
 mod writes;
@@ -17,9 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use self::client::{Container, Deadline, Listing};
+use self::client::{Container, Deadline};
 use self::names::BlobNames;
 pub use self::options::{BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
+use self::requests::Listing;
 use self::writes::Write;
 use super::{
     CheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition, WriteOutcome, validate,
@@ -115,8 +117,9 @@ impl BlobCheckpointStore {
     ) -> Result<Self, BlobStoreConfigError> {
         options.check()?;
         check_container_name(container_name)?;
-        let url = parse_endpoint(account_url, "BlobEndpoint")?;
-        let container = Container::new(&url, container_name, &credential, &options)?;
+        let url = parse_endpoint(account_url)
+            .map_err(|reason| BlobStoreConfigError::InvalidAccountUrl { reason })?;
+        let container = Container::new(&url, container_name, credential, &options)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 container,

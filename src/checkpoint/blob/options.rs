@@ -138,6 +138,12 @@ pub enum BlobStoreConfigError {
     /// A token would travel without encryption.
     #[error("a token credential needs an https account URL")]
     InsecureTransport,
+    /// The account URL is not the http or https URL of a blob service.
+    #[error("the account URL is not valid: {reason}")]
+    InvalidAccountUrl {
+        /// What was expected.
+        reason: &'static str,
+    },
     /// The container has a name that no container can have.
     #[error("the container name must be 3 to 63 lower-case letters, digits and hyphens")]
     InvalidContainerName,

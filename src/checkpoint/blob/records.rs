@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::client::{Listing, Record};
 use super::metadata;
 use super::names;
+use super::requests::{Listing, Record};
 use crate::checkpoint::{OwnershipListing, StoredCheckpoint};
 use crate::model::{Ownership, PartitionId};
 

@@ -42,7 +42,7 @@ pub(super) struct SharedKeyPolicy {
 
 impl SharedKeyPolicy {
     pub(super) fn new(
-        account_name: &str,
+        account_name: String,
         account_key: &Secret,
     ) -> Result<Self, ConnectionStringError> {
         let key = Hmac::new_from_slice(&decode_key(account_key)?).map_err(|_| {
@@ -51,10 +51,7 @@ impl SharedKeyPolicy {
                 reason: "it cannot be used as a key",
             }
         })?;
-        Ok(Self {
-            account_name: account_name.to_owned(),
-            key,
-        })
+        Ok(Self { account_name, key })
     }
 
     fn authorization(&self, string_to_sign: &str) -> String {
@@ -181,7 +178,7 @@ mod tests {
     #[test]
     fn the_mac_is_hmac_sha256() {
         // RFC 4231, test case 2.
-        let policy = SharedKeyPolicy::new("acc", &Secret::new("SmVmZQ==")).unwrap();
+        let policy = SharedKeyPolicy::new("acc".to_owned(), &Secret::new("SmVmZQ==")).unwrap();
         assert_eq!(
             policy.authorization("what do ya want for nothing?"),
             "SharedKey acc:W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM="
@@ -190,7 +187,7 @@ mod tests {
 
     #[test]
     fn nothing_secret_prints() {
-        let policy = SharedKeyPolicy::new("acc", &Secret::new("SmVmZQ==")).unwrap();
+        let policy = SharedKeyPolicy::new("acc".to_owned(), &Secret::new("SmVmZQ==")).unwrap();
         let shown = format!("{policy:?} {policy:#?}");
         assert!(
             !shown.contains("SmVmZQ") && !shown.contains("Jefe"),

@@ -64,6 +64,12 @@ fn impossible_settings_are_refused() {
             other => panic!("{other:?}"),
         }
     }
+    for url in ["", "contoso", "ftp://a", "https://u:p@a", "https://a/?sv=1"] {
+        assert!(matches!(
+            BlobCheckpointStore::with_account_key(url, "abc", "a", CANARY),
+            Err(BlobStoreConfigError::InvalidAccountUrl { .. })
+        ));
+    }
     assert!(matches!(
         BlobCheckpointStore::with_account_key("https://a", "abc", "a", "no base64"),
         Err(BlobStoreConfigError::ConnectionString(

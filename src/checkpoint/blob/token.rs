@@ -23,7 +23,11 @@ impl AzureCredential for TokenAdapter {
     ) -> azure_core::Result<AccessToken> {
         let scope = scopes.first().copied().unwrap_or_default();
         let token = self.0.token(scope).await.map_err(|error| {
-            azure_core::Error::with_error(ErrorKind::Credential, error, "no token")
+            azure_core::Error::with_error(
+                ErrorKind::Credential,
+                error,
+                "no token for the storage account",
+            )
         })?;
         Ok(AccessToken::new(
             token.token.expose().to_owned(),

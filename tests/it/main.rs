@@ -1,0 +1,5 @@
+//! The library against the emulator: everything in one process, nothing simulated in between.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod transport;

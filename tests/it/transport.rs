@@ -726,6 +726,124 @@ async fn more_events_than_credit_arrive_in_order() {
     client.close().await;
 }
 
+#[tokio::test]
+async fn the_service_never_sends_more_than_the_prefetch_ahead() {
+    let (emulator, client) = setup().await;
+    send(&emulator, "0", 0..300);
+    let mut options = at("0", EventPosition::Earliest);
+    options.prefetch = NonZeroU32::new(10).unwrap();
+    let mut receiver = client.open_receiver(options).await.unwrap();
+    let mut got = Vec::new();
+    for round in 0..40 {
+        // Time for everything that has been granted to arrive.
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        let max = [1, 4, 6, 1000][round % 4];
+        let events = receiver.receive(max).await.unwrap();
+        assert!(events.len() <= max.min(10), "{} of {max}", events.len());
+        if max == 1000 {
+            assert!(events.len() >= 4, "credit is given back: {}", events.len());
+        }
+        got.extend(events.iter().map(ReceivedEvent::sequence_number));
+    }
+    let expected: Vec<_> = (0..).take(got.len()).collect();
+    assert_eq!(got, expected);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_receiver_full_of_events_closes_at_once() {
+    let (emulator, client) = setup().await;
+    send(&emulator, "0", 0..1000);
+    send(&emulator, "1", 0..1000);
+    for goodbye in [true, false] {
+        let mut receiver = client
+            .open_receiver(at("0", EventPosition::Earliest))
+            .await
+            .unwrap();
+        receive(&mut receiver, 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let started = Instant::now();
+        if goodbye {
+            receiver.close().await;
+            assert!(
+                started.elapsed() < Duration::from_millis(500),
+                "{:?}",
+                started.elapsed()
+            );
+            assert_eq!(emulator.receiver_count(HUB, "0").unwrap(), 0);
+        } else {
+            drop(receiver);
+            eventually(|| emulator.receiver_count(HUB, "0").unwrap() == 0).await;
+        }
+    }
+    let mut receiver = client
+        .open_receiver(at("1", EventPosition::Earliest))
+        .await
+        .unwrap();
+    receive(&mut receiver, 1000).await;
+    assert_eq!(emulator.connection_count(), 1);
+    client.close().await;
+}
+
+/// Reads a partition to its end, opening another receiver after every loss.
+async fn read_to_end(client: &AmqpTransport, partition: &str, count: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut position = EventPosition::Earliest;
+    while all.len() < count {
+        let Ok(mut receiver) = client.open_receiver(at(partition, position.clone())).await else {
+            continue;
+        };
+        while let Ok(events) = receiver.receive(50).await {
+            position = EventPosition::offset(events[events.len() - 1].offset().clone());
+            all.extend(bodies(&events));
+            if all.len() >= count {
+                break;
+            }
+        }
+        receiver.close().await;
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_doubled_or_reordered_under_a_rain_of_faults() {
+    const EVENTS: usize = 400;
+    let emulator = Emulator::builder().with_hub(HUB, 16).start().await.unwrap();
+    let client = Arc::new(client(&emulator));
+    let readers: Vec<_> = (0..16)
+        .map(|partition: usize| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move { read_to_end(&client, &partition.to_string(), EVENTS).await })
+        })
+        .collect();
+    let faults = emulator.faults();
+    for n in 0..EVENTS {
+        for partition in 0..16 {
+            send(&emulator, &partition.to_string(), n..n + 1);
+        }
+        match n % 40 {
+            5 => faults.detach_receivers(HUB, Some("3"), "amqp:link:detach-forced", "idle"),
+            10 => faults.end_sessions("amqp:internal-error", "oops"),
+            15 => faults.close_connections("amqp:connection:forced", "upgrade"),
+            20 => faults.drop_connections(),
+            25 => faults.refuse_attaches(HUB, None, "com.microsoft:server-busy", "busy", 3),
+            30 => faults.answer_cbs(500, 1),
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let expected: Vec<_> = (0..EVENTS).map(|n| n.to_string()).collect();
+    for reader in readers {
+        let got = timeout(Duration::from_secs(30), reader)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(got, expected);
+    }
+    client.close().await;
+    eventually(|| emulator.connection_count() == 0).await;
+}
+
 /// A message whose body is lists in lists.
 fn bomb(depth: usize) -> Event {
     let mut list = vec![0x40];

@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod network;
+mod support;
 mod transport;

@@ -8,6 +8,8 @@
 //! `EVENTHUB_NAME`, `STORAGE_CONNECTION_STRING` and `CHECKPOINT_CONTAINER` set, the same program runs against those.
 //! It exits with an error if an event was lost.
 
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io::{IsTerminal, stdout};

@@ -43,6 +43,7 @@ struct Partition {
 struct Attached {
     owner_level: Option<i64>,
     ended: Option<TransportErrorKind>,
+    repeat_from: Option<usize>,
 }
 
 impl FakeEventHub {
@@ -96,6 +97,17 @@ impl FakeEventHub {
     /// Refuses the next attempt to open a receiver; several calls queue.
     pub fn fail_next_open(&self, kind: TransportErrorKind) {
         self.lock().open_failures.push_back(kind);
+    }
+
+    /// Has the attached receivers of a partition deliver again from an earlier event on, as a faulty service would.
+    pub fn repeat_from(&self, partition_id: impl Into<PartitionId>, sequence_number: i64) {
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
+            let index = usize::try_from(sequence_number).unwrap_or_default();
+            for receiver in partition.receivers.values_mut() {
+                receiver.repeat_from = Some(index);
+            }
+        }
+        self.changed.send_modify(|changes| *changes += 1);
     }
 
     /// How many receivers of a partition are attached.
@@ -214,6 +226,7 @@ impl Transport for FakeEventHub {
         let attached = Attached {
             owner_level: options.owner_level,
             ended: None,
+            repeat_from: None,
         };
         partition.receivers.insert(id, attached);
         drop(state);
@@ -272,10 +285,16 @@ impl PartitionReceiver for FakeReceiver {
         loop {
             self.changed.borrow_and_update();
             {
-                let state = self.hub.lock();
-                let partition = &state.partitions[&self.partition_id];
-                if let Some(kind) = partition.receivers.get(&self.id).and_then(|r| r.ended) {
-                    return Err(failed(kind));
+                let mut state = self.hub.lock();
+                let partition = state
+                    .partitions
+                    .get_mut(&self.partition_id)
+                    .ok_or_else(|| not_found(&self.partition_id))?;
+                if let Some(attached) = partition.receivers.get_mut(&self.id) {
+                    if let Some(kind) = attached.ended {
+                        return Err(failed(kind));
+                    }
+                    self.next = attached.repeat_from.take().unwrap_or(self.next);
                 }
                 let events = &partition.events[self.next..];
                 if !events.is_empty() {

@@ -246,3 +246,21 @@ async fn latest_is_a_place_that_neither_a_failure_nor_a_lost_link_moves() {
     delivered(&recorder, "1", &[1]).await;
     handle.shutdown().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_service_repeats_within_a_term_is_delivered_once() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    for _ in 0..3 {
+        hub.send("0", "a");
+    }
+    let recorder = Recorder::new();
+    let handle = builder(&hub, &store, "me")
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    delivered(&recorder, "0", &[0, 1, 2]).await;
+    hub.repeat_from("0", 1);
+    hub.send("0", "a");
+    delivered(&recorder, "0", &[0, 1, 2, 3]).await;
+    handle.shutdown().await.unwrap();
+}

@@ -7,6 +7,8 @@ mod log;
 mod message;
 mod partition;
 mod position;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;

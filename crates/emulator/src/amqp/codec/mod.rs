@@ -10,6 +10,8 @@ mod fields;
 pub(crate) mod frame;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 
 pub(crate) use decode::{DecodeError, Decoder};

@@ -1,6 +1,8 @@
 //! The protocol of one connection, without its socket.
 
 mod frames;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 use std::collections::{HashMap, VecDeque};

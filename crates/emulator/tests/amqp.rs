@@ -654,3 +654,34 @@ async fn a_port_in_use_is_told_as_such() {
         eventhubs_emulator::StartError::AddressInUse { .. }
     ));
 }
+
+#[tokio::test]
+async fn stopping_closes_connections_with_a_reason() {
+    let emulator = emulator().await;
+    let mut client = Client::connect(&emulator).await;
+    let mut receiver = client.receiver("0", Reading::default()).await;
+    emulator.stop().await;
+    let end = timeout(PATIENCE, receiver.recv::<Body<Value>>()).await;
+    assert!(end.unwrap().is_err());
+    let error = timeout(PATIENCE, client.connection.on_close())
+        .await
+        .unwrap();
+    assert!(
+        format!("{error:?}").contains("ConnectionForced"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn dropping_it_is_a_crash() {
+    let emulator = emulator().await;
+    let mut client = Client::connect(&emulator).await;
+    let address = emulator.amqp_addr();
+    drop(emulator);
+    let end = timeout(PATIENCE, client.connection.on_close())
+        .await
+        .unwrap();
+    assert!(end.is_err());
+    let again = tokio::net::TcpStream::connect(address).await;
+    assert!(again.is_err());
+}

@@ -147,7 +147,9 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Instant {
         let base = match self.phase {
             Phase::Closing { until } => return until,
-            Phase::Open | Phase::Closed => self.last_written + self.heartbeat_every,
+            Phase::Open => self.last_written + self.heartbeat_every,
+            // Only the last bytes are still to go, and the driver has a limit for that.
+            Phase::Closed => return self.core.now + limits::WRITE_STALL,
             _ => self.open_deadline,
         };
         let others = [self.core.settlements.next_due(), self.next_grant_check];

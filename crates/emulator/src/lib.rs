@@ -26,6 +26,6 @@ mod broker;
 mod emulator;
 
 pub use emulator::{
-    Emulator, EmulatorBuilder, EmulatorError, Event, Faults, PartitionProperties, PropertyValue,
-    SentEvent, StartError,
+    Emulator, EmulatorBuilder, EmulatorError, Event, Faults, InProcessStream, PartitionProperties,
+    PropertyValue, SentEvent, StartError,
 };

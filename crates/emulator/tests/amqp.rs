@@ -685,3 +685,37 @@ async fn dropping_it_is_a_crash() {
     let again = tokio::net::TcpStream::connect(address).await;
     assert!(again.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn hours_pass_in_no_time_when_the_clock_is_driven() {
+    let emulator = Emulator::builder()
+        .with_hub("hub", 1)
+        .with_driven_time(true)
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Connection::builder()
+        .container_id("test")
+        .open_with_stream(emulator.connect())
+        .await
+        .unwrap();
+    let session = Session::begin(&mut connection).await.unwrap();
+    let mut client = Client {
+        connection,
+        session,
+    };
+    let mut receiver = client.receiver("0", Reading::default()).await;
+    let mut times = Vec::new();
+    for n in 0..3 {
+        let sent = emulator.send("hub", Some("0"), &*format!("{n}")).unwrap();
+        assert_eq!(sent.sequence_number, n);
+        let delivery = receiver.recv::<Body<Value>>().await.unwrap();
+        let Value::Timestamp(time) = annotation(&delivery, "x-opt-enqueued-time") else {
+            panic!("time");
+        };
+        times.push(time.milliseconds());
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    assert!(times[1] - times[0] >= 3_600_000 && times[2] - times[1] < 3_700_000);
+    client.close().await;
+}

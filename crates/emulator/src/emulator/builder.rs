@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use super::{Emulator, EmulatorError, StartError};
 use crate::amqp::{AmqpServer, Keys, Service};
-use crate::blob::{BlobOptions, BlobServer};
-use crate::broker::{Broker, Retention};
+use crate::blob::{BlobOptions, BlobServer, WallClock};
+use crate::broker::{Broker, Clock, Retention};
 
 /// The event hub an emulator has if none is named.
 const DEFAULT_HUB: (&str, u32) = ("eventhub", 4);
@@ -31,6 +31,7 @@ pub struct EmulatorBuilder {
     containers: Vec<String>,
     sas_keys: HashMap<String, String>,
     retention: Retention,
+    is_time_driven: bool,
 }
 
 /// Keys are not shown.
@@ -61,6 +62,7 @@ impl Default for EmulatorBuilder {
                 events: DEFAULT_RETAINED_EVENTS,
                 bytes: DEFAULT_RETAINED_BYTES,
             },
+            is_time_driven: false,
         }
     }
 }
@@ -120,6 +122,16 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Takes time from the runtime's clock, for tests that pause and drive it.
+    ///
+    /// Enqueued times and blob dates then follow the driven clock, and deadlines of the emulator
+    /// that time would jump to are off. Connect by [`Emulator::connect`] rather than by TCP: while
+    /// a socket is slow, a paused clock jumps to the next timer, whosever it is.
+    pub fn with_driven_time(mut self, is_driven: bool) -> Self {
+        self.is_time_driven = is_driven;
+        self
+    }
+
     /// Starts both servers.
     ///
     /// # Errors
@@ -130,7 +142,12 @@ impl EmulatorBuilder {
     ///
     /// Dropping the future stops what was started.
     pub async fn start(self) -> Result<Emulator, StartError> {
-        let broker = Broker::new(self.retention);
+        let clock = if self.is_time_driven {
+            Clock::driven()
+        } else {
+            Clock::Wall
+        };
+        let broker = Broker::new(self.retention, clock);
         let sas_key = self
             .sas_keys
             .iter()
@@ -146,7 +163,7 @@ impl EmulatorBuilder {
             blob_addr,
             sas_key,
             amqp: AmqpServer::start(amqp_listener, Arc::clone(&service)),
-            blob: BlobServer::start(blob_listener, BlobOptions::default()),
+            blob: BlobServer::start(blob_listener, blob_options(clock)),
             service,
         };
         let default_hub = (DEFAULT_HUB.0.to_owned(), DEFAULT_HUB.1);
@@ -175,6 +192,20 @@ impl EmulatorBuilder {
                 io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
                 _ => StartError::Bind { address, source },
             })
+    }
+}
+
+fn blob_options(clock: Clock) -> BlobOptions {
+    let usual = BlobOptions::default();
+    if !clock.is_driven() {
+        return usual;
+    }
+    BlobOptions {
+        clock: WallClock::new(move || clock.now()),
+        check_dates: false,
+        header_timeout: None,
+        body_timeout: None,
+        ..usual
     }
 }
 

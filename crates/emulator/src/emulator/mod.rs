@@ -4,6 +4,7 @@ mod builder;
 mod error;
 mod event;
 mod faults;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ pub use builder::EmulatorBuilder;
 pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
+pub use stream::InProcessStream;
 
 use crate::amqp::{AmqpServer, Service};
 use crate::blob::{BlobServer, WELL_KNOWN_ACCOUNT, WELL_KNOWN_KEY};
@@ -222,6 +224,15 @@ impl Emulator {
             last_enqueued_time: UNIX_EPOCH + Duration::from_millis(millis),
             is_empty: state.is_empty,
         })
+    }
+
+    /// Opens an AMQP connection to this emulator that needs no socket.
+    ///
+    /// It behaves as a TCP connection to [`amqp_addr`](Self::amqp_addr) does, and is silent and
+    /// closed if the emulator has ended.
+    #[must_use]
+    pub fn connect(&self) -> InProcessStream {
+        InProcessStream::new(self.amqp.connect())
     }
 
     /// How many receivers are attached to a partition, in all consumer groups together.

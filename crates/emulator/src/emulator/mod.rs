@@ -1,5 +1,6 @@
 //! The emulator as a test or a program holds it.
 
+mod blob_faults;
 mod builder;
 mod error;
 mod event;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use blob_faults::BlobFaults;
 pub use builder::EmulatorBuilder;
 pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
@@ -142,6 +144,31 @@ impl Emulator {
             })
     }
 
+    /// Puts an empty blob with metadata, as another program may have written it.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::Blob`] if the blob service would refuse it.
+    pub fn put_blob(
+        &self,
+        container: &str,
+        name: &str,
+        metadata: &[(&str, &str)],
+    ) -> Result<(), EmulatorError> {
+        self.blob
+            .put_blob(container, name, metadata)
+            .map_err(|code| EmulatorError::Blob {
+                name: name.to_owned(),
+                code: code.to_owned(),
+            })
+    }
+
+    /// The metadata of a blob, if there is one.
+    #[must_use]
+    pub fn blob_metadata(&self, container: &str, name: &str) -> Option<Vec<(String, String)>> {
+        self.blob.blob_metadata(container, name)
+    }
+
     /// Creates an event hub.
     ///
     /// # Errors
@@ -254,6 +281,12 @@ impl Emulator {
     #[must_use]
     pub fn faults(&self) -> Faults {
         Faults::new(Arc::clone(&self.service))
+    }
+
+    /// Disturbs the blob side on purpose.
+    #[must_use]
+    pub fn blob_faults(&self) -> BlobFaults {
+        BlobFaults::new(self.blob.faults().clone())
     }
 
     /// Stops both servers: connections are closed with `amqp:connection:forced`, as when the

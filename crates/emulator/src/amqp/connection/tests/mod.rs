@@ -1,5 +1,7 @@
 //! A connection fed with bytes, at times of our choosing.
 
+mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -13,9 +13,10 @@ use super::errors::{
 };
 use super::limits::{PUBLISHER_CREDIT, REQUEST_CREDIT};
 use super::link::{Incoming, LinkKind, Node, PublishTarget, Replies};
+use super::sas::now_s;
 use super::selector;
 use super::signal::{LinkHandle, LinkKey, receiver_name};
-use crate::broker::{Claim, Hub, Refusal, SubscribeError, lock, now_ms};
+use crate::broker::{Claim, Hub, Refusal, SubscribeError, lock};
 
 /// Capability of a receiver that wants to know how far the partition is with each event.
 pub(crate) const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
@@ -56,9 +57,9 @@ pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accep
     match (Address::parse(address), attach.is_receiver) {
         (Address::Cbs, is_receiver) => Ok(node(attach, Node::Cbs, is_receiver)),
         (Address::Management, is_receiver) => Ok(node(attach, Node::Management, is_receiver)),
-        (Address::Hub { hub }, false) => publisher(attach, core, hub, None),
+        (Address::Hub { hub }, false) => publisher(attach, core, &hub, None),
         (Address::Partition { hub, partition }, false) => {
-            publisher(attach, core, hub, Some(partition))
+            publisher(attach, core, &hub, Some(partition))
         }
         (
             Address::Consumer {
@@ -103,14 +104,14 @@ fn incoming(attach: &Attach, credit: u32) -> Incoming {
 fn publisher(
     attach: &Attach,
     core: &Core,
-    hub_name: String,
+    hub_name: &str,
     partition: Option<String>,
 ) -> Result<Accepted, AmqpError> {
     let resource = match &partition {
         Some(id) => format!("{hub_name}/Partitions/{id}"),
-        None => hub_name.clone(),
+        None => hub_name.to_owned(),
     };
-    let hub = reachable(core, &hub_name, partition.as_deref(), &resource, "Send")?;
+    let hub = reachable(core, hub_name, partition.as_deref(), &resource, "Send")?;
     if let Some(id) = &partition
         && hub.partition(id).is_none()
     {
@@ -163,7 +164,7 @@ fn consumer(
     };
     let handle = LinkHandle::new(key, entity.clone(), core.signals.clone());
     let subscription = hub
-        .subscribe(group, partition_id, claim.clone(), handle)
+        .subscribe(group, partition_id, &claim, handle)
         .map_err(|error| match error {
             SubscribeError::NoSuchPartition => out_of_range(),
             SubscribeError::Refused(refusal) => refused(&refusal, &claim, &entity),
@@ -198,7 +199,7 @@ fn reachable(
     if let Some(error) = lock(&core.service.faults).on_attach(hub_name, partition) {
         return Err(error);
     }
-    if core.service.keys.is_checking() && !core.grants.covers(resource, now_ms() / 1000) {
+    if core.service.keys.is_checking() && !core.grants.covers(resource, now_s()) {
         return Err(unauthorized(claim, resource));
     }
     core.service

@@ -54,7 +54,7 @@ impl LinkHandle {
             entity,
             is_queued: AtomicBool::new(false),
             signals,
-            me: me.clone(),
+            me: std::sync::Weak::clone(me),
         })
     }
 

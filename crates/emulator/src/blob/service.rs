@@ -213,7 +213,13 @@ impl BlobService {
             return Err(ErrorCode::RequestBodyTooLarge.into());
         }
         let read = to_bytes(body, options.max_body_bytes);
-        match tokio::time::timeout(options.body_timeout, read).await {
+        let read = async {
+            match options.body_timeout {
+                Some(limit) => tokio::time::timeout(limit, read).await,
+                None => Ok(read.await),
+            }
+        };
+        match read.await {
             Ok(Ok(content)) => Ok(content),
             // A chunked body has no length to refuse beforehand; a cut connection also ends here,
             // but then nobody reads the answer.

@@ -9,27 +9,33 @@ use super::hash::partition_for;
 use super::log::Retention;
 use super::message::Message;
 use super::partition::Partition;
-use super::{Listener, lock, now_ms};
+use super::{Clock, Listener, lock};
+
+/// A consumer group (lower case) and a partition.
+type Place = (String, usize);
+type Receivers = EpochTable<Arc<dyn Listener>>;
 
 #[derive(Debug)]
 pub(crate) struct Hub {
     name: String,
     created_ms: i64,
+    clock: Clock,
     partitions: Vec<Arc<Partition>>,
     /// Receivers by consumer group (lower case) and partition. A group is here while it has any:
     /// consumer groups appear on first use.
-    receivers: Mutex<HashMap<(String, usize), EpochTable<Arc<dyn Listener>>>>,
+    receivers: Mutex<HashMap<Place, Receivers>>,
     next_subscription: AtomicU64,
     round_robin: AtomicUsize,
 }
 
 impl Hub {
-    pub(crate) fn new(name: &str, partitions: u32, retention: Retention) -> Self {
+    pub(crate) fn new(name: &str, partitions: u32, retention: Retention, clock: Clock) -> Self {
         Self {
             name: name.to_owned(),
-            created_ms: now_ms(),
+            created_ms: clock.now_ms(),
+            clock,
             partitions: (0..partitions)
-                .map(|n| Arc::new(Partition::new(n.to_string(), retention)))
+                .map(|n| Arc::new(Partition::new(n.to_string(), retention, clock)))
                 .collect(),
             receivers: Mutex::new(HashMap::new()),
             next_subscription: AtomicU64::new(1),
@@ -43,6 +49,10 @@ impl Hub {
 
     pub(crate) fn created_ms(&self) -> i64 {
         self.created_ms
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     pub(crate) fn partitions(&self) -> &[Arc<Partition>] {
@@ -78,7 +88,7 @@ impl Hub {
         self: &Arc<Self>,
         group: &str,
         partition_id: &str,
-        claim: Claim,
+        claim: &Claim,
         listener: Arc<dyn Listener>,
     ) -> Result<Subscription, SubscribeError> {
         let index = self
@@ -96,7 +106,7 @@ impl Hub {
             .admit(id, claim.clone(), Arc::clone(&listener))
             .map_err(SubscribeError::Refused)?;
         for old in evicted {
-            old.handle.evict(&claim, &old.claim);
+            old.handle.evict(claim, &old.claim);
         }
         Ok(Subscription {
             id,
@@ -120,7 +130,7 @@ impl Hub {
             .sum()
     }
 
-    fn leave(&self, key: &(String, usize), id: u64) {
+    fn leave(&self, key: &Place, id: u64) {
         let mut receivers = lock(&self.receivers);
         if let Some(table) = receivers.get_mut(key) {
             table.leave(id);
@@ -141,7 +151,7 @@ pub(crate) enum SubscribeError {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     id: u64,
-    key: (String, usize),
+    key: Place,
     hub: Arc<Hub>,
     partition: Arc<Partition>,
     listener: Arc<dyn Listener>,

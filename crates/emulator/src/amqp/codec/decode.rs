@@ -4,6 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::Value;
+use super::fields::Fields;
 use crate::amqp::limits::{MAX_DEPTH, MAX_ELEMENTS};
 
 /// Why bytes are not what was expected.
@@ -78,13 +79,11 @@ impl<'a> Decoder<'a> {
             0xc0 | 0xd0 => self.compound(code)?,
             other => return Err(DecodeError::Type(other)),
         };
-        Ok(Fields {
-            decoder: Self {
-                rest: bytes,
-                budget: self.budget,
-            },
-            left: count,
-        })
+        let decoder = Self {
+            rest: bytes,
+            budget: self.budget,
+        };
+        Ok(Fields::new(decoder, count))
     }
 
     /// The next value as a map: its entries as they are encoded, and the number of keys and values.
@@ -336,61 +335,3 @@ fn text(bytes: &[u8]) -> Result<String> {
         .map(str::to_owned)
         .map_err(|_| DecodeError::Text)
 }
-
-/// The fields of a list, in order. Fields that the peer left out read as null.
-#[derive(Debug)]
-pub(crate) struct Fields<'a> {
-    decoder: Decoder<'a>,
-    left: u32,
-}
-
-impl<'a> Fields<'a> {
-    pub(crate) fn value(&mut self) -> Result<Value> {
-        if self.left == 0 {
-            return Ok(Value::Null);
-        }
-        self.left -= 1;
-        self.decoder.value()
-    }
-
-    /// The next field as it is encoded; `None` if it is null.
-    pub(crate) fn raw(&mut self) -> Result<Option<&'a [u8]>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        self.decoder
-            .skip()
-            .map(|raw| (raw != [0x40]).then_some(raw))
-    }
-
-    pub(crate) fn uint(&mut self) -> Result<Option<u32>> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            other => other
-                .as_i64()
-                .and_then(|n| u32::try_from(n).ok())
-                .map(Some)
-                .ok_or(TYPE_OF_FIELD),
-        }
-    }
-
-    pub(crate) fn boolean(&mut self) -> Result<Option<bool>> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::Bool(flag) => Ok(Some(flag)),
-            _ => Err(TYPE_OF_FIELD),
-        }
-    }
-
-    pub(crate) fn text(&mut self) -> Result<Option<String>> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::String(text) | Value::Symbol(text) => Ok(Some(text)),
-            _ => Err(TYPE_OF_FIELD),
-        }
-    }
-}
-
-/// A field holds a type it cannot have; the code itself is of no interest to anybody.
-const TYPE_OF_FIELD: DecodeError = DecodeError::Type(0xff);

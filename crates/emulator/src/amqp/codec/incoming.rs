@@ -56,12 +56,6 @@ pub(crate) struct Terminus {
     pub(crate) filter: Value,
 }
 
-impl Default for Value {
-    fn default() -> Self {
-        Self::Null
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) next_incoming_id: Option<u32>,

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 /// An AMQP value with its type kept, so that it can be sent back as it came.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) enum Value {
+    #[default]
     Null,
     Bool(bool),
     Ubyte(u8),

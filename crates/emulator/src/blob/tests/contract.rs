@@ -354,3 +354,26 @@ async fn a_signature_for_creation_does_not_overwrite() {
     let again = client.send_raw("PUT", &path, &[BLOCK], "").await.unwrap();
     assert_eq!(again.code(), (403, "AuthorizationPermissionMismatch"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn hours_pass_in_no_time_when_the_clock_is_driven() {
+    let (began, origin) = (SystemTime::now(), tokio::time::Instant::now());
+    let options = BlobOptions {
+        clock: WallClock::new(move || began + origin.elapsed()),
+        check_dates: false,
+        header_timeout: None,
+        body_timeout: None,
+        ..BlobOptions::default()
+    };
+    let (_server, client) = start(options).await;
+    let last_modified = async |method: &str, path: &str| {
+        let answer = client.send(method, path, &[BLOCK], "").await;
+        assert!(answer.status.is_success());
+        httpdate::parse_http_date(answer.header("last-modified")).unwrap()
+    };
+    let claimed = last_modified("PUT", "/con/b").await;
+    tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+    let renewed = last_modified("PUT", "/con/b?comp=metadata").await;
+    assert!(renewed.duration_since(claimed).unwrap() >= Duration::from_secs(3 * 3600));
+    assert_eq!(last_modified("HEAD", "/con/b").await, renewed);
+}

@@ -406,6 +406,61 @@ async fn a_wrong_key_is_unauthorized_and_never_shown() {
     client.close().await;
 }
 
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_tells_what_happens_and_no_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // One thread runs the test, so this sees everything.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let emulator = Emulator::builder()
+        .with_hub(HUB, 1)
+        .with_sas_key("listen", KEY)
+        .start()
+        .await
+        .unwrap();
+    let client = client(&emulator);
+    emulator
+        .send(HUB, Some("0"), Event::new("canary-body"))
+        .unwrap();
+    let mut receiver = client
+        .open_receiver(at("0", EventPosition::Earliest))
+        .await
+        .unwrap();
+    receive(&mut receiver, 1).await;
+    emulator.faults().drop_connections();
+    error_of(&mut receiver).await;
+    emulator.faults().answer_cbs(401, 1);
+    open_error(&client, at("0", EventPosition::Earliest)).await;
+    client.event_hub_properties().await.unwrap();
+    client.close().await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for told in ["connected", "connection lost", "connection closed"] {
+        assert!(text.contains(told), "{told}");
+    }
+    for line in text.lines() {
+        assert!(!line.contains("canary") && !line.contains("sig="), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn a_busy_token_endpoint_is_transient_and_forgotten_afterwards() {
     let (emulator, client) = setup().await;

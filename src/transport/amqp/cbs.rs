@@ -362,3 +362,60 @@ async fn sleep_until(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(life: u64, renewable: bool) -> (Duration, Duration) {
+        let now = Instant::now();
+        let token = Token {
+            text: Secret::new("canary"),
+            kind: "jwt",
+            expires_at: SystemTime::now() + Duration::from_secs(life),
+            renewable,
+        };
+        let grant = Grant::new(token, now);
+        (grant.due_at - now, grant.expires_at - now)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewal_comes_at_four_fifths_of_the_life_but_never_in_a_hurry() {
+        let is_about = |duration: Duration, secs: u64| {
+            duration <= Duration::from_secs(secs)
+                && duration > Duration::from_secs(secs) - Duration::from_millis(500)
+        };
+        let (due, expires) = grant(3600, true);
+        assert!(is_about(due, 2880) && is_about(expires, 3600), "{due:?}");
+        assert_eq!(grant(1, true).0, FLOOR);
+        let (due, expires) = grant(3600, false);
+        assert_eq!(
+            due, expires,
+            "what cannot be renewed is forgotten when it ends"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_expired_signature_is_not_sent() {
+        let text = "SharedAccessSignature sr=a&sig=canary&se=1000&skn=n";
+        let credential = EventHubsCredential::shared_access_signature(text).unwrap();
+        let error = mint(&credential, "sb://h/hub").await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), TransportErrorKind::Unauthorized);
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn a_key_signs_for_the_audience_alone() {
+        let credential = EventHubsCredential::shared_access_key("listen", "key");
+        let token = mint(&credential, "sb://h/hub/ConsumerGroups/g")
+            .await
+            .unwrap();
+        assert!(
+            token
+                .text
+                .expose()
+                .starts_with("SharedAccessSignature sr=sb%3A%2F%2Fh%2Fhub%2FConsumerGroups%2Fg&")
+        );
+        assert!(token.expires_at <= SystemTime::now() + Duration::from_secs(3600));
+    }
+}

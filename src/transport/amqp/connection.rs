@@ -282,6 +282,10 @@ async fn drive(
     vitals.retire();
     match timeout(close_timeout, connection.close()).await {
         Ok(Ok(())) => tracing::debug!(target: TARGET, "connection closed"),
+        // The library takes frames of its own sessions for an error once it has sent the close.
+        Ok(Err(_)) if vitals.stop.is_cancelled() => {
+            tracing::debug!(target: TARGET, "connection closed");
+        }
         Ok(Err(error)) => tracing::info!(target: TARGET, %error, "connection lost"),
         Err(_) => tracing::info!(target: TARGET, "the peer did not answer the close"),
     }

@@ -254,6 +254,25 @@ async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_kept_alive() {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let proxy = Proxy::start(emulator.amqp_addr(), 0, 0, Then::Cut).await;
+    let client = client(proxy.addr.port());
+    let mut receiver = client.open_receiver(earliest("0")).await.unwrap();
+    // Long enough for the session's first exchanges to be over.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = proxy.sent.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(4200)).await;
+    let heartbeats = (proxy.sent.load(Ordering::SeqCst) - before) / 8;
+    // Half of our idle timeout of two seconds.
+    assert!((3..=5).contains(&heartbeats), "{heartbeats}");
+    emulator.send(HUB, Some("0"), Event::new("x")).unwrap();
+    receiver.receive(1).await.unwrap();
+    assert_eq!(proxy.accepted.load(Ordering::SeqCst), 1);
+    client.close().await;
+}
+
+#[tokio::test]
 async fn closing_leaves_no_task_behind() {
     let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
     let metrics = tokio::runtime::Handle::current().metrics();

@@ -190,6 +190,9 @@ async fn an_event_arrives_with_all_its_parts() {
     client.close().await;
 }
 
+/// Its name, what it looks like, and how it comes about.
+type Loss<'a> = (&'a str, Kind, Box<dyn Fn() + 'a>);
+
 #[tokio::test]
 async fn resumes_after_the_last_event_however_the_link_was_lost() {
     let (emulator, client) = setup().await;
@@ -201,7 +204,7 @@ async fn resumes_after_the_last_event_however_the_link_was_lost() {
     let mut last = receive(&mut receiver, 1).await.pop().unwrap();
     let faults = emulator.faults();
     let idle = "The link is force detached. Details: AmqpEventHubConsumer.IdleTimerExpired: Idle timeout: 00:30:00.";
-    let losses: [(&str, Kind, Box<dyn Fn()>); 5] = [
+    let losses: [Loss<'_>; 5] = [
         (
             "detach",
             Kind::LinkDetached,

@@ -16,6 +16,7 @@ use crate::error::{TransportError, TransportErrorKind};
 use super::TARGET;
 use super::connection::{Sessions, Vitals};
 use super::deadline::Deadline;
+use super::errors::Scope;
 use super::failure::Failure;
 use super::filter::unix_millis;
 use super::rpc::{Refusal, Request, RpcLink};
@@ -164,11 +165,9 @@ impl Cbs {
         again: bool,
         deadline: &Deadline,
     ) -> Result<Secret, Failure> {
-        let lost = || {
-            Failure::of_link(TransportError::new(
-                TransportErrorKind::ConnectionLost,
-                "authorizing",
-            ))
+        let lost = || Failure {
+            error: TransportError::new(TransportErrorKind::ConnectionLost, "authorizing"),
+            scope: Scope::Connection,
         };
         let (reply, answer) = oneshot::channel();
         let request = Authorize {
@@ -221,13 +220,14 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Command>) {
-        let stop = self.vitals.stop().clone();
+        let (stop, dead) = (self.vitals.stop().clone(), self.vitals.dead().clone());
         loop {
             let due = self.grants.values().map(|grant| grant.due_at).min();
             tokio::select! {
                 // The end first, then those who wait, then what may wait.
                 biased;
                 () = stop.cancelled() => return,
+                () = dead.cancelled() => return,
                 request = requests.recv() => match request {
                     Some(Command::Authorize(request)) => self.answer(request).await,
                     Some(Command::Forget { audience }) => {

@@ -25,6 +25,7 @@ use super::deadline::Deadline;
 use super::endpoint::Endpoint;
 use super::errors::Scope;
 use super::failure::{self, Failure};
+use super::guard::FrameGuard;
 use super::rpc::RpcLink;
 use super::stream::{self, Guarded};
 use super::{AmqpOptions, TARGET};
@@ -55,6 +56,11 @@ pub(super) struct Vitals {
 impl Vitals {
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Whether the stream is gone: told by cancellation.
+    pub(super) fn dead(&self) -> &CancellationToken {
+        &self.dead
     }
 
     /// Lets the next operation make another connection.
@@ -150,7 +156,7 @@ impl Connection {
         let vitals = Vitals::default();
         let guarded = Guarded::new(
             stream,
-            options.max_frame_size,
+            FrameGuard::new(options.max_frame_size, millis(options.idle_timeout / 2)),
             options.idle_timeout,
             vitals.kill.clone(),
             vitals.dead.clone(),

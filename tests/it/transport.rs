@@ -534,6 +534,33 @@ async fn tokens_are_renewed_ahead_of_their_expiry() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_service_no_longer_honours_is_replaced() {
+    let emulator = emulator().await;
+    let source = Arc::new(ShortLived::default());
+    let client = token_client(&emulator, Arc::clone(&source));
+    let mut receiver = client
+        .open_receiver(at("0", EventPosition::Earliest))
+        .await
+        .unwrap();
+    emulator.faults().detach_receivers(
+        HUB,
+        Some("0"),
+        "amqp:unauthorized-access",
+        "Unauthorized access. 'Listen' claim(s) are required to perform this operation.",
+    );
+    let error = error_of(&mut receiver).await;
+    assert_eq!(error.kind(), Kind::Unauthorized, "{error}");
+    assert_eq!(source.issued.load(Ordering::SeqCst), 1);
+    let receiver = client
+        .open_receiver(at("0", EventPosition::Earliest))
+        .await
+        .unwrap();
+    assert_eq!(source.issued.load(Ordering::SeqCst), 2);
+    receiver.close().await;
+    client.close().await;
+}
+
+#[tokio::test]
 async fn a_failing_token_source_is_reported_and_not_hammered() {
     let emulator = emulator().await;
     let source = Arc::new(ShortLived {
@@ -900,6 +927,57 @@ async fn nothing_is_lost_doubled_or_reordered_under_a_rain_of_faults() {
     }
     client.close().await;
     eventually(|| emulator.connection_count() == 0).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_up_nobody() {
+    let (emulator, client) = setup().await;
+    send(&emulator, "0", 0..6000);
+    send(&emulator, "1", 0..500);
+    let mut options = at("0", EventPosition::Earliest);
+    options.prefetch = NonZeroU32::new(100_000).unwrap();
+    let mut idle = client.open_receiver(options).await.unwrap();
+    let mut busy = client
+        .open_receiver(at("1", EventPosition::Earliest))
+        .await
+        .unwrap();
+    receive(&mut busy, 500).await;
+    receive(&mut idle, 6000).await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_partitions_are_read_at_once() {
+    let emulator = Emulator::builder()
+        .with_hub(HUB, 1024)
+        .start()
+        .await
+        .unwrap();
+    let client = Arc::new(client(&emulator));
+    let mut receivers = tokio::task::JoinSet::new();
+    for partition in 0..1024 {
+        let partition = partition.to_string();
+        send(&emulator, &partition, 0..1);
+        let client = Arc::clone(&client);
+        receivers.spawn(async move {
+            let mut receiver = client
+                .open_receiver(at(&partition, EventPosition::Earliest))
+                .await
+                .unwrap();
+            receive(&mut receiver, 1).await;
+            receiver
+        });
+    }
+    let receivers = receivers.join_all().await;
+    assert_eq!(receivers.len(), 1024);
+    // The emulator allows 256 sessions on a connection, of which `$cbs` takes one.
+    assert_eq!(emulator.connection_count(), 5);
+    let started = Instant::now();
+    client.close().await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    eventually(|| emulator.connection_count() == 0).await;
+    drop(receivers);
 }
 
 /// A message whose body is lists in lists.

@@ -30,8 +30,8 @@ use super::rpc::RpcLink;
 use super::stream::{self, Guarded};
 use super::{AmqpOptions, TARGET};
 
-/// Highest channel number: a session per receiver and two more, so hubs of 1024 partitions fit several times.
-/// .NET allows 8192 channels as well.
+/// Highest channel number we ask for: a session per receiver and two more, so hubs of 1024 partitions fit several
+/// times. .NET allows 8192 channels as well. The peer may allow fewer; then a second connection takes the rest.
 const CHANNEL_MAX: u16 = 8191;
 
 /// Sessions asked for while one is being begun. More callers wait.
@@ -51,6 +51,8 @@ pub(super) struct Vitals {
     dead: CancellationToken,
     /// No new work: the next operation makes another connection.
     retired: CancellationToken,
+    /// All channels are taken. What is on it lives on; new work goes to another connection.
+    full: CancellationToken,
 }
 
 impl Vitals {
@@ -68,10 +70,12 @@ impl Vitals {
         self.retired.cancel();
     }
 
-    /// Retires the connection if that is how far the failure reaches.
+    /// Keeps new work away if that is what the failure means.
     pub(super) fn note(&self, failure: &Failure) {
-        if failure.scope == Scope::Connection {
-            self.retire();
+        match failure.scope {
+            Scope::Connection => self.retire(),
+            Scope::NoChannel => self.full.cancel(),
+            Scope::Link => {}
         }
     }
 }
@@ -200,7 +204,12 @@ impl Connection {
         })
     }
 
-    /// Whether new work may be put on it.
+    /// Whether it has no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        self.vitals.full.is_cancelled()
+    }
+
+    /// Whether it is alive and not being given up.
     pub(super) fn is_usable(&self) -> bool {
         !self.vitals.dead.is_cancelled()
             && !self.vitals.retired.is_cancelled()

@@ -16,6 +16,7 @@ mod rpc;
 mod scan;
 mod slot;
 mod stream;
+mod token;
 
 use std::fmt;
 
@@ -36,14 +37,15 @@ use errors::Scope;
 use failure::Failure;
 use management::{Entity, Reply};
 use receiver::{AmqpReceiver, Context};
-use slot::{Lease, Slot};
+use slot::{Lease, Slot, Tries};
 
 pub use options::AmqpOptions;
 
 /// Where this module's log events can be found.
 const TARGET: &str = "eventhubs_processor::transport";
 
-/// A client of one event hub over AMQP, on one connection for all receivers.
+/// A client of one event hub over AMQP, on one connection for all receivers (or on several, if the service allows
+/// fewer sessions on one than there are receivers).
 ///
 /// It connects with the first operation and again when the connection is lost. Nothing waits without a
 /// deadline ([`AmqpOptions`]). Dropping it drops the connection; [`close`](Transport::close) closes it.
@@ -145,11 +147,11 @@ impl AmqpTransport {
 
     async fn read(&self, entity: Entity<'_>) -> Result<Reply, TransportError> {
         let deadline = self.deadline();
-        let mut first = true;
+        let mut tries = Tries::default();
         loop {
             let lease = self.slot.lease(&deadline).await?;
             match self.try_read(&lease, &entity, &deadline).await {
-                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                Err(failure) if lease.is_worth_another(&failure, &mut tries) => {}
                 result => return result.map_err(|failure| self.told(failure)),
             }
         }
@@ -237,12 +239,12 @@ impl Transport for AmqpTransport {
         options: ReceiverOptions,
     ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
         let deadline = self.deadline();
-        let mut first = true;
+        let mut tries = Tries::default();
         loop {
             let lease = self.slot.lease(&deadline).await?;
             match self.try_open(&lease, &options, &deadline).await {
                 Ok(receiver) => return Ok(Box::new(receiver)),
-                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                Err(failure) if lease.is_worth_another(&failure, &mut tries) => {}
                 Err(failure) => return Err(self.told(failure)),
             }
         }

@@ -37,7 +37,11 @@ struct Arguments {
     #[arg(long = "container", value_name = "NAME", default_value = "checkpoints")]
     containers: Vec<String>,
     /// Name of the shared access key.
-    #[arg(long, requires = "sas_key", default_value = "RootManageSharedAccessKey")]
+    #[arg(
+        long,
+        requires = "sas_key",
+        default_value = "RootManageSharedAccessKey"
+    )]
     sas_key_name: String,
     /// Shared access key; without one every token is accepted.
     #[arg(long)]
@@ -62,7 +66,10 @@ fn parse_hub(text: &str) -> Result<(String, u32), String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,7 +100,10 @@ async fn start(arguments: Arguments) -> Result<Emulator, StartError> {
         .with_public_listener(arguments.listen_public)
         .with_amqp_port(arguments.port)
         .with_blob_port(arguments.blob_port)
-        .with_retention(arguments.retention_events, arguments.retention_mib.saturating_mul(1 << 20));
+        .with_retention(
+            arguments.retention_events,
+            arguments.retention_mib.saturating_mul(1 << 20),
+        );
     for (name, partitions) in arguments.hubs {
         builder = builder.with_hub(name, partitions);
     }
@@ -120,7 +130,11 @@ fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {
         writeln!(out, "{line}")?;
     } else {
         let amqp = emulator.amqp_addr();
-        writeln!(out, "Event Hubs on {amqp}, blobs on {}", emulator.blob_addr())?;
+        writeln!(
+            out,
+            "Event Hubs on {amqp}, blobs on {}",
+            emulator.blob_addr()
+        )?;
         writeln!(out)?;
         writeln!(out, "Python, JavaScript, .NET, Java (5.19.2 or later), Go:")?;
         writeln!(out, "  {event_hubs}")?;

@@ -7,9 +7,18 @@ use percent_encoding::percent_decode_str;
 pub(crate) enum Address {
     Cbs,
     Management,
-    Hub { hub: String },
-    Partition { hub: String, partition: String },
-    Consumer { hub: String, group: String, partition: String },
+    Hub {
+        hub: String,
+    },
+    Partition {
+        hub: String,
+        partition: String,
+    },
+    Consumer {
+        hub: String,
+        group: String,
+        partition: String,
+    },
     Unknown,
 }
 
@@ -24,14 +33,17 @@ impl Address {
         match segments.as_slice() {
             [node] if node.eq_ignore_ascii_case("$cbs") => Self::Cbs,
             [.., node] if node.eq_ignore_ascii_case("$management") => Self::Management,
-            [hub] => Self::Hub { hub: (*hub).to_owned() },
+            [hub] => Self::Hub {
+                hub: (*hub).to_owned(),
+            },
             // The publisher form of old SDKs; publisher policies are not emulated.
-            [hub, kind, _] if kind.eq_ignore_ascii_case("publishers") => {
-                Self::Hub { hub: (*hub).to_owned() }
-            }
-            [hub, kind, partition] if kind.eq_ignore_ascii_case("partitions") => {
-                Self::Partition { hub: (*hub).to_owned(), partition: (*partition).to_owned() }
-            }
+            [hub, kind, _] if kind.eq_ignore_ascii_case("publishers") => Self::Hub {
+                hub: (*hub).to_owned(),
+            },
+            [hub, kind, partition] if kind.eq_ignore_ascii_case("partitions") => Self::Partition {
+                hub: (*hub).to_owned(),
+                partition: (*partition).to_owned(),
+            },
             [hub, groups, group, kind, partition]
                 if groups.eq_ignore_ascii_case("consumergroups")
                     && kind.eq_ignore_ascii_case("partitions") =>
@@ -53,7 +65,9 @@ pub(crate) fn resource_path(text: &str) -> String {
         Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
         None => text,
     };
-    percent_decode_str(path.trim_matches('/')).decode_utf8_lossy().into_owned()
+    percent_decode_str(path.trim_matches('/'))
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
@@ -76,9 +90,18 @@ mod tests {
             assert_eq!(Address::parse(text), consumer, "{text}");
         }
         for text in ["hub", "/hub", "amqps://h/hub", "hub/Publishers/x"] {
-            assert_eq!(Address::parse(text), Address::Hub { hub: "hub".to_owned() }, "{text}");
+            assert_eq!(
+                Address::parse(text),
+                Address::Hub {
+                    hub: "hub".to_owned()
+                },
+                "{text}"
+            );
         }
-        let partition = Address::Partition { hub: "hub".to_owned(), partition: "0".to_owned() };
+        let partition = Address::Partition {
+            hub: "hub".to_owned(),
+            partition: "0".to_owned(),
+        };
         assert_eq!(Address::parse("hub/PARTITIONS/0"), partition);
     }
 

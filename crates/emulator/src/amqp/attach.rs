@@ -47,18 +47,27 @@ fn snd_settle_mode(attach: &Attach) -> u8 {
 
 /// Decides on an attach, with all its effects on the broker.
 pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accepted, AmqpError> {
-    let terminus = if attach.is_receiver { &attach.source } else { &attach.target };
+    let terminus = if attach.is_receiver {
+        &attach.source
+    } else {
+        &attach.target
+    };
     let address = terminus.address.as_deref().unwrap_or_default();
     match (Address::parse(address), attach.is_receiver) {
         (Address::Cbs, is_receiver) => Ok(node(attach, Node::Cbs, is_receiver)),
         (Address::Management, is_receiver) => Ok(node(attach, Node::Management, is_receiver)),
-        (Address::Hub { hub }, false) => publisher(attach, core, hub, None),
+        (Address::Hub { hub }, false) => publisher(attach, core, &hub, None),
         (Address::Partition { hub, partition }, false) => {
-            publisher(attach, core, hub, Some(partition))
+            publisher(attach, core, &hub, Some(partition))
         }
-        (Address::Consumer { hub, group, partition }, true) => {
-            consumer(attach, key, core, &hub, &group, &partition)
-        }
+        (
+            Address::Consumer {
+                hub,
+                group,
+                partition,
+            },
+            true,
+        ) => consumer(attach, key, core, &hub, &group, &partition),
         _ => Err(entity_not_found(address)),
     }
 }
@@ -75,9 +84,16 @@ fn node(attach: &Attach, node: Node, is_receiver: bool) -> Accepted {
             unsent: None,
         }))
     } else {
-        LinkKind::Requests { node, incoming: incoming(attach, REQUEST_CREDIT) }
+        LinkKind::Requests {
+            node,
+            incoming: incoming(attach, REQUEST_CREDIT),
+        }
     };
-    Accepted { kind, snd_settle_mode, resource: None }
+    Accepted {
+        kind,
+        snd_settle_mode,
+        resource: None,
+    }
 }
 
 fn incoming(attach: &Attach, credit: u32) -> Incoming {
@@ -87,23 +103,30 @@ fn incoming(attach: &Attach, credit: u32) -> Incoming {
 fn publisher(
     attach: &Attach,
     core: &Core,
-    hub_name: String,
+    hub_name: &str,
     partition: Option<String>,
 ) -> Result<Accepted, AmqpError> {
     let resource = match &partition {
         Some(id) => format!("{hub_name}/Partitions/{id}"),
-        None => hub_name.clone(),
+        None => hub_name.to_owned(),
     };
-    let hub = reachable(core, &hub_name, partition.as_deref(), &resource, "Send")?;
+    let hub = reachable(core, hub_name, partition.as_deref(), &resource, "Send")?;
     if let Some(id) = &partition
         && hub.partition(id).is_none()
     {
         return Err(partition_out_of_range(hub.name(), hub.partitions().len()));
     }
-    let credit = if lock(&core.service.faults).withhold_credit { 0 } else { PUBLISHER_CREDIT };
+    let credit = if lock(&core.service.faults).withhold_credit {
+        0
+    } else {
+        PUBLISHER_CREDIT
+    };
     let target = PublishTarget { hub, partition };
     Ok(Accepted {
-        kind: LinkKind::Publisher { target, incoming: incoming(attach, credit) },
+        kind: LinkKind::Publisher {
+            target,
+            incoming: incoming(attach, credit),
+        },
         snd_settle_mode: snd_settle_mode(attach),
         resource: Some(resource),
     })
@@ -122,22 +145,25 @@ fn consumer(
     let out_of_range = || partition_out_of_range(hub.name(), hub.partitions().len());
     let partition = hub.partition(partition_id).ok_or_else(out_of_range)?;
     let entity = format!("{}~{partition_id}|{group}", hub.name());
-    let argument = |text: &str| {
-        AmqpError::new(condition::ARGUMENT, format!("{text} {}", tracking(&entity)))
-    };
+    let argument =
+        |text: &str| AmqpError::new(condition::ARGUMENT, format!("{text} {}", tracking(&entity)));
     // The position first: a receiver that cannot start must not displace another.
     let position =
         selector::position(&attach.source.filter).map_err(|e| argument(&e.to_string()))?;
-    let next = partition.resolve(&position).map_err(|e| argument(&e.to_string()))?;
+    let next = partition
+        .resolve(&position)
+        .map_err(|e| argument(&e.to_string()))?;
 
     let property = |name| attach.properties.entry(name);
     let claim = Claim {
         epoch: property(EPOCH).and_then(Value::as_i64),
-        name: property(RECEIVER_NAME).and_then(Value::as_text).map(str::to_owned),
+        name: property(RECEIVER_NAME)
+            .and_then(Value::as_text)
+            .map(str::to_owned),
     };
     let handle = LinkHandle::new(key, entity.clone(), core.signals.clone());
     let subscription = hub
-        .subscribe(group, partition_id, claim.clone(), handle)
+        .subscribe(group, partition_id, &claim, handle)
         .map_err(|error| match error {
             SubscribeError::NoSuchPartition => out_of_range(),
             SubscribeError::Refused(refusal) => refused(&refusal, &claim, &entity),
@@ -147,7 +173,10 @@ fn consumer(
         subscription,
         next,
         settled: snd_settle_mode == SND_SETTLED,
-        with_metrics: attach.desired_capabilities.iter().any(|name| name == RUNTIME_METRIC),
+        with_metrics: attach
+            .desired_capabilities
+            .iter()
+            .any(|name| name == RUNTIME_METRIC),
         credit: Credit::default(),
         unsent: None,
     };
@@ -172,7 +201,10 @@ fn reachable(
     if core.service.keys.is_checking() && !core.grants.covers(resource, now_ms() / 1000) {
         return Err(unauthorized(claim, resource));
     }
-    core.service.broker.hub(hub_name).ok_or_else(|| entity_not_found(resource))
+    core.service
+        .broker
+        .hub(hub_name)
+        .ok_or_else(|| entity_not_found(resource))
 }
 
 fn refused(refusal: &Refusal, claim: &Claim, entity: &str) -> AmqpError {
@@ -200,7 +232,10 @@ fn refused(refusal: &Refusal, claim: &Claim, entity: &str) -> AmqpError {
             ),
         ),
         Refusal::TooMany { names } => {
-            let names: Vec<_> = names.iter().map(|n| n.as_deref().unwrap_or("nil")).collect();
+            let names: Vec<_> = names
+                .iter()
+                .map(|n| n.as_deref().unwrap_or("nil"))
+                .collect();
             AmqpError::new(
                 condition::RESOURCE_LIMIT,
                 format!(

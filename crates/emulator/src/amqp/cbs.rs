@@ -1,10 +1,10 @@
 //! `$cbs`: put-token.
 
+use super::codec::Value;
 use super::errors::{condition, tracking};
 use super::request::{Reply, Request};
 use super::sas::Grants;
 use super::service::Service;
-use super::codec::Value;
 use crate::broker::{lock, now_ms};
 
 /// PROTOCOL: 202 and no other success code; Rust refuses 200.
@@ -19,7 +19,11 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) 
         return failure(400, condition::ARGUMENT, "The operation is not put-token.");
     }
     let (Some(audience), Some(token)) = (request.property("name"), request.text()) else {
-        return failure(400, condition::ARGUMENT, "The token or its audience is missing.");
+        return failure(
+            400,
+            condition::ARGUMENT,
+            "The token or its audience is missing.",
+        );
     };
     if service.keys.is_checking() {
         let now_s = now_ms() / 1000;
@@ -42,8 +46,16 @@ fn answer_with(status: i32) -> Reply {
             condition::UNAUTHORIZED,
             "InvalidSignature: The token has an invalid signature.",
         ),
-        404 => failure(404, condition::NOT_FOUND, "The messaging entity could not be found."),
-        other => failure(other, "amqp:internal-error", "The service could not take the token."),
+        404 => failure(
+            404,
+            condition::NOT_FOUND,
+            "The messaging entity could not be found.",
+        ),
+        other => failure(
+            other,
+            "amqp:internal-error",
+            "The service could not take the token.",
+        ),
     }
 }
 

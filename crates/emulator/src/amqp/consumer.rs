@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::codec::Value;
-use super::codec::encode::{put_descriptor, put_value};
 use super::codec::descriptor;
+use super::codec::encode::{put_descriptor, put_value};
 use super::delivery::{Credit, Delivery, Route, Windows};
 use super::limits::OUTPUT_HIGH_WATER;
 use super::output::Output;
@@ -61,7 +61,11 @@ impl Consumer {
             self.next = batch.next;
             return Pumped::Idle;
         }
-        let metrics = if self.with_metrics { metrics(&batch.state) } else { Bytes::new() };
+        let metrics = if self.with_metrics {
+            metrics(&batch.state)
+        } else {
+            Bytes::new()
+        };
         self.next = batch.next - batch.events.len() as i64;
         for event in batch.events {
             if windows.remote_left == 0 {
@@ -88,18 +92,33 @@ fn parts(event: &StoredEvent, metrics: &Bytes) -> [Bytes; 3] {
         return [event.encoded.clone(), Bytes::new(), Bytes::new()];
     }
     let header = event.encoded.slice(..event.header_len);
-    [header, metrics.clone(), event.encoded.slice(event.header_len..)]
+    [
+        header,
+        metrics.clone(),
+        event.encoded.slice(event.header_len..),
+    ]
 }
 
 /// INTEROP: Java wants all four with exactly these types.
 fn metrics(state: &LogState) -> Bytes {
     let symbol = |name: &str| Value::Symbol(name.to_owned());
-    let offset = state.last_offset.map_or_else(|| "-1".to_owned(), |offset| offset.to_string());
+    let offset = state
+        .last_offset
+        .map_or_else(|| "-1".to_owned(), |offset| offset.to_string());
     let map = Value::Map(vec![
-        (symbol("last_enqueued_sequence_number"), Value::Long(state.last_sequence_number)),
+        (
+            symbol("last_enqueued_sequence_number"),
+            Value::Long(state.last_sequence_number),
+        ),
         (symbol("last_enqueued_offset"), Value::String(offset)),
-        (symbol("last_enqueued_time_utc"), Value::Timestamp(state.last_enqueued_ms)),
-        (symbol("runtime_info_retrieval_time_utc"), Value::Timestamp(now_ms())),
+        (
+            symbol("last_enqueued_time_utc"),
+            Value::Timestamp(state.last_enqueued_ms),
+        ),
+        (
+            symbol("runtime_info_retrieval_time_utc"),
+            Value::Timestamp(now_ms()),
+        ),
     ]);
     let mut buf = BytesMut::new();
     put_descriptor(&mut buf, descriptor::DELIVERY_ANNOTATIONS);

@@ -85,7 +85,12 @@ impl Delivery {
     }
 
     /// Sends as many frames as the session window takes; true if that was all of it.
-    pub(crate) fn send(&mut self, windows: &mut Windows, route: Route, output: &mut Output) -> bool {
+    pub(crate) fn send(
+        &mut self,
+        windows: &mut Windows,
+        route: Route,
+        output: &mut Output,
+    ) -> bool {
         loop {
             if windows.remote_left == 0 {
                 return false;
@@ -145,12 +150,19 @@ mod tests {
 
     #[test]
     fn credit_survives_the_wrap_of_its_counter() {
-        let mut credit = Credit { delivery_count: u32::MAX, left: 0, drain: false };
+        let mut credit = Credit {
+            delivery_count: u32::MAX,
+            left: 0,
+            drain: false,
+        };
         credit.update(Some(u32::MAX), 2, true);
         credit.use_one();
         assert_eq!((credit.delivery_count, credit.left), (0, 1));
         credit.drain_rest();
-        assert_eq!((credit.delivery_count, credit.left, credit.drain), (1, 0, false));
+        assert_eq!(
+            (credit.delivery_count, credit.left, credit.drain),
+            (1, 0, false)
+        );
     }
 
     fn windows(remote_left: u32) -> Windows {
@@ -179,7 +191,12 @@ mod tests {
     fn a_delivery_stops_at_the_window_and_goes_on_later() {
         let mut windows = windows(2);
         let mut output = Output::default();
-        let route = Route { channel: 0, handle: 0, settled: true, max_frame: 512 };
+        let route = Route {
+            channel: 0,
+            handle: 0,
+            settled: true,
+            max_frame: 512,
+        };
         let body = Bytes::from(vec![1; 1200]);
         let mut delivery = Delivery::start(&mut windows, [Bytes::new(), body, Bytes::new()]);
         assert!(!delivery.send(&mut windows, route, &mut output));

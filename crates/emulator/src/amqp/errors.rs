@@ -34,7 +34,10 @@ impl AmqpError {
         condition: impl Into<Cow<'static, str>>,
         description: impl Into<String>,
     ) -> Self {
-        Self { condition: condition.into(), description: description.into() }
+        Self {
+            condition: condition.into(),
+            description: description.into(),
+        }
     }
 }
 

@@ -33,11 +33,21 @@ impl FaultRules {
         error: AmqpError,
         times: u32,
     ) {
-        self.refusals.push(Refuse { hub, partition, error: Counted { what: error, left: times } });
+        self.refusals.push(Refuse {
+            hub,
+            partition,
+            error: Counted {
+                what: error,
+                left: times,
+            },
+        });
     }
 
     pub(crate) fn answer_cbs(&mut self, status: i32, times: u32) {
-        self.cbs_answers.push(Counted { what: status, left: times });
+        self.cbs_answers.push(Counted {
+            what: status,
+            left: times,
+        });
     }
 
     pub(crate) fn clear(&mut self) {

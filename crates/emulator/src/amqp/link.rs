@@ -30,7 +30,10 @@ pub(crate) enum LinkKind {
     /// The peer receives replies.
     Replies(Box<Replies>),
     /// The peer sends events.
-    Publisher { target: PublishTarget, incoming: Incoming },
+    Publisher {
+        target: PublishTarget,
+        incoming: Incoming,
+    },
     /// The peer receives events.
     Consumer(Box<Consumer>),
     /// We have detached; what still comes for this handle is ignored until the peer has as well.
@@ -103,7 +106,12 @@ pub(crate) struct Arrived {
 
 impl Incoming {
     pub(crate) fn new(initial_delivery_count: u32, credit: u32) -> Self {
-        Self { delivery_count: initial_delivery_count, credit_left: credit, credit, partial: None }
+        Self {
+            delivery_count: initial_delivery_count,
+            credit_left: credit,
+            credit,
+            partial: None,
+        }
     }
 
     /// Gives full credit again once half of it is used; true if the peer is to be told.
@@ -138,7 +146,11 @@ impl Incoming {
             self.partial = Some(partial);
             return Ok(None);
         }
-        let bytes = if is_single { transfer.payload } else { partial.bytes.freeze() };
+        let bytes = if is_single {
+            transfer.payload
+        } else {
+            partial.bytes.freeze()
+        };
         Ok(Some(Arrived {
             delivery_id: partial.delivery_id,
             message_format: partial.message_format,
@@ -150,10 +162,16 @@ impl Incoming {
 
     fn start(&mut self, transfer: &Transfer) -> Result<Partial, AmqpError> {
         let delivery_id = transfer.delivery_id.ok_or_else(|| {
-            AmqpError::new(condition::NOT_ALLOWED, "the first transfer of a delivery has no id")
+            AmqpError::new(
+                condition::NOT_ALLOWED,
+                "the first transfer of a delivery has no id",
+            )
         })?;
         self.credit_left = self.credit_left.checked_sub(1).ok_or_else(|| {
-            AmqpError::new(condition::TRANSFER_LIMIT, "more transfers than credit was given for")
+            AmqpError::new(
+                condition::TRANSFER_LIMIT,
+                "more transfers than credit was given for",
+            )
         })?;
         self.delivery_count = self.delivery_count.wrapping_add(1);
         Ok(Partial {

@@ -14,7 +14,11 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &Grants) -> R
     let hub_name = request.property("name").unwrap_or_default();
     let management = || format!("{hub_name}/$management");
     if request.property("operation") != Some("READ") {
-        return Reply::failure(400, condition::ARGUMENT, "The operation is not READ.".to_owned());
+        return Reply::failure(
+            400,
+            condition::ARGUMENT,
+            "The operation is not READ.".to_owned(),
+        );
     }
     if !is_authorized(request, service, grants, hub_name) {
         let error = unauthorized("Listen", &management());
@@ -26,17 +30,22 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &Grants) -> R
     match request.property("type") {
         Some("com.microsoft:eventhub") => Reply::success(OK, "OK", describe_hub(&hub)),
         Some("com.microsoft:partition") => {
-            match request.property("partition").and_then(|id| hub.partition(id)) {
-                Some(partition) => {
-                    Reply::success(OK, "OK", describe_partition(&hub, partition))
-                }
+            match request
+                .property("partition")
+                .and_then(|id| hub.partition(id))
+            {
+                Some(partition) => Reply::success(OK, "OK", describe_partition(&hub, partition)),
                 None => {
                     let error = partition_out_of_range(hub.name(), hub.partitions().len());
                     Reply::failure(400, condition::ARGUMENT_OUT_OF_RANGE, error.description)
                 }
             }
         }
-        _ => Reply::failure(400, condition::ARGUMENT, "The entity type is not known.".to_owned()),
+        _ => Reply::failure(
+            400,
+            condition::ARGUMENT,
+            "The entity type is not known.".to_owned(),
+        ),
     }
 }
 
@@ -54,7 +63,11 @@ fn is_authorized(request: &Request, service: &Service, grants: &Grants, hub: &st
 /// INTEROP: partition ids are an array of string, not a list (Rust, Go, .NET, Java); the partition
 /// count has to be there for Rust, the geo factor as an int for Go.
 fn describe_hub(hub: &Hub) -> Value {
-    let ids = hub.partitions().iter().map(|p| Value::from(p.id())).collect();
+    let ids = hub
+        .partitions()
+        .iter()
+        .map(|p| Value::from(p.id()))
+        .collect();
     let count = i32::try_from(hub.partitions().len()).unwrap_or(i32::MAX);
     map(vec![
         ("name", Value::from(hub.name())),
@@ -68,22 +81,41 @@ fn describe_hub(hub: &Hub) -> Value {
 
 fn describe_partition(hub: &Hub, partition: &Partition) -> Value {
     let state = partition.state();
-    let offset = state.last_offset.map_or_else(|| "-1".to_owned(), |offset| offset.to_string());
+    let offset = state
+        .last_offset
+        .map_or_else(|| "-1".to_owned(), |offset| offset.to_string());
     map(vec![
         ("name", Value::from(hub.name())),
         ("type", Value::from("com.microsoft:partition")),
         ("partition", Value::from(partition.id())),
-        ("begin_sequence_number", Value::Long(state.begin_sequence_number)),
+        (
+            "begin_sequence_number",
+            Value::Long(state.begin_sequence_number),
+        ),
         ("begin_sequence_number_epoch", Value::Int(-1)),
-        ("last_enqueued_sequence_number", Value::Long(state.last_sequence_number)),
+        (
+            "last_enqueued_sequence_number",
+            Value::Long(state.last_sequence_number),
+        ),
         ("last_enqueued_sequence_number_epoch", Value::Int(-1)),
         ("last_enqueued_offset", Value::from(&*offset)),
-        ("last_enqueued_time_utc", Value::Timestamp(state.last_enqueued_ms)),
-        ("runtime_info_retrieval_time_utc", Value::Timestamp(now_ms())),
+        (
+            "last_enqueued_time_utc",
+            Value::Timestamp(state.last_enqueued_ms),
+        ),
+        (
+            "runtime_info_retrieval_time_utc",
+            Value::Timestamp(now_ms()),
+        ),
         ("is_partition_empty", Value::Bool(state.is_empty)),
     ])
 }
 
 fn map(entries: Vec<(&str, Value)>) -> Value {
-    Value::Map(entries.into_iter().map(|(key, value)| (Value::from(key), value)).collect())
+    Value::Map(
+        entries
+            .into_iter()
+            .map(|(key, value)| (Value::from(key), value))
+            .collect(),
+    )
 }

@@ -55,7 +55,9 @@ impl Buf for Output {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.sealed.front().map_or(&self.tail[..], |bytes| &bytes[..])
+        self.sealed
+            .front()
+            .map_or(&self.tail[..], |bytes| &bytes[..])
     }
 
     fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {

@@ -48,7 +48,9 @@ impl Request {
 
     /// An application property that is text.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
-        self.application_properties.entry(name).and_then(Value::as_text)
+        self.application_properties
+            .entry(name)
+            .and_then(Value::as_text)
     }
 
     /// The text of the body.
@@ -69,7 +71,10 @@ impl Request {
 
         let mut properties = vec![
             (Value::from("status-code"), Value::Int(reply.status)),
-            (Value::from("status-description"), Value::from(&*reply.description)),
+            (
+                Value::from("status-description"),
+                Value::from(&*reply.description),
+            ),
         ];
         if let Some(condition) = reply.condition {
             // INTEROP: .NET takes the condition only as a symbol.
@@ -95,11 +100,21 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn success(status: i32, description: &str, body: Value) -> Self {
-        Self { status, description: description.to_owned(), condition: None, body }
+        Self {
+            status,
+            description: description.to_owned(),
+            condition: None,
+            body,
+        }
     }
 
     pub(crate) fn failure(status: i32, condition: &'static str, description: String) -> Self {
-        Self { status, description, condition: Some(condition), body: Value::Null }
+        Self {
+            status,
+            description,
+            condition: Some(condition),
+            body: Value::Null,
+        }
     }
 }
 
@@ -118,12 +133,19 @@ mod tests {
 
     #[test]
     fn a_reply_carries_the_message_id_with_its_type() {
-        for id in [Value::Uuid([7; 16]), Value::Ulong(0), Value::Ulong(300), Value::from("1")] {
+        for id in [
+            Value::Uuid([7; 16]),
+            Value::Ulong(0),
+            Value::Ulong(300),
+            Value::from("1"),
+        ] {
             let reply = Reply::success(202, "Accepted", Value::Null);
             let encoded = request(id.clone()).reply(&reply);
             let mut decoder = Decoder::new(&encoded);
             assert_eq!(decoder.descriptor(), Ok(descriptor::PROPERTIES));
-            let Ok(Value::List(fields)) = decoder.value() else { panic!("properties") };
+            let Ok(Value::List(fields)) = decoder.value() else {
+                panic!("properties")
+            };
             assert_eq!(fields.len(), 13);
             assert_eq!(fields[5], id);
             assert_eq!(decoder.descriptor(), Ok(descriptor::APPLICATION_PROPERTIES));

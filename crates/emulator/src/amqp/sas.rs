@@ -46,15 +46,20 @@ impl Keys {
 
     /// Checks a token for an audience and returns the Unix second at which it ends.
     pub(crate) fn check(&self, token: &str, audience: &str, now_s: i64) -> Result<i64, SasError> {
-        let fields = token.strip_prefix("SharedAccessSignature ").ok_or(SasError::Malformed)?;
-        let mut parts: HashMap<&str, &str> =
-            fields.split('&').filter_map(|part| part.split_once('=')).collect();
+        let fields = token
+            .strip_prefix("SharedAccessSignature ")
+            .ok_or(SasError::Malformed)?;
+        let mut parts: HashMap<&str, &str> = fields
+            .split('&')
+            .filter_map(|part| part.split_once('='))
+            .collect();
         let mut take = |name| parts.remove(name).ok_or(SasError::Malformed);
         let (resource, signature, expiry) = (take("sr")?, take("sig")?, take("se")?);
         let key_name = decoded(take("skn")?);
         let key = self.0.get(&key_name).ok_or(SasError::InvalidSignature)?;
-        let given =
-            STANDARD.decode(decoded(signature)).map_err(|_| SasError::InvalidSignature)?;
+        let given = STANDARD
+            .decode(decoded(signature))
+            .map_err(|_| SasError::InvalidSignature)?;
         // PROTOCOL: the key is used as text, not decoded, and the resource as it was received:
         // SDKs differ in the case of its percent encoding.
         let mut mac =
@@ -62,7 +67,8 @@ impl Keys {
         mac.update(resource.as_bytes());
         mac.update(b"\n");
         mac.update(expiry.as_bytes());
-        mac.verify_slice(&given).map_err(|_| SasError::InvalidSignature)?;
+        mac.verify_slice(&given)
+            .map_err(|_| SasError::InvalidSignature)?;
         let expiry_s: i64 = expiry.parse().map_err(|_| SasError::Malformed)?;
         if expiry_s <= now_s {
             return Err(SasError::Expired);
@@ -82,9 +88,11 @@ fn decoded(text: &str) -> String {
 /// INTEROP: Rust signs the hub and asks for partitions of it.
 fn covers(path: &str, resource: &str) -> bool {
     let mut wanted = resource.split('/').filter(|s| !s.is_empty());
-    path.split('/')
-        .filter(|s| !s.is_empty())
-        .all(|segment| wanted.next().is_some_and(|other| other.eq_ignore_ascii_case(segment)))
+    path.split('/').filter(|s| !s.is_empty()).all(|segment| {
+        wanted
+            .next()
+            .is_some_and(|other| other.eq_ignore_ascii_case(segment))
+    })
 }
 
 /// What a connection may reach.
@@ -103,7 +111,9 @@ impl Grants {
     }
 
     pub(crate) fn covers(&self, resource: &str, now_s: i64) -> bool {
-        self.0.iter().any(|(path, expiry)| *expiry > now_s && covers(path, resource))
+        self.0
+            .iter()
+            .any(|(path, expiry)| *expiry > now_s && covers(path, resource))
     }
 }
 
@@ -123,7 +133,9 @@ mod tests {
     }
 
     fn token(key: &str, resource: &str, expiry: i64) -> String {
-        let sr = utf8_percent_encode(resource, NON_ALPHANUMERIC).to_string().to_lowercase();
+        let sr = utf8_percent_encode(resource, NON_ALPHANUMERIC)
+            .to_string()
+            .to_lowercase();
         let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
         mac.update(format!("{sr}\n{expiry}").as_bytes());
         let sig = STANDARD.encode(mac.finalize().into_bytes());
@@ -134,10 +146,17 @@ mod tests {
     #[test]
     fn takes_a_good_token_for_its_resource_and_below() {
         let token = token("c2VjcmV0", "sb://localhost/hub", 1000);
-        for audience in ["sb://localhost/hub", "amqps://other:1/HUB/Partitions/0", "hub"] {
+        for audience in [
+            "sb://localhost/hub",
+            "amqps://other:1/HUB/Partitions/0",
+            "hub",
+        ] {
             assert_eq!(keys().check(&token, audience, 999), Ok(1000), "{audience}");
         }
-        assert_eq!(keys().check(&token, "sb://localhost/hub2", 0), Err(SasError::WrongAudience));
+        assert_eq!(
+            keys().check(&token, "sb://localhost/hub2", 0),
+            Err(SasError::WrongAudience)
+        );
     }
 
     #[test]
@@ -145,13 +164,31 @@ mod tests {
         let good = token("c2VjcmV0", "sb://localhost/hub", 1000);
         assert_eq!(keys().check(&good, "hub", 1000), Err(SasError::Expired));
         let forged = token("other", "sb://localhost/hub", 1000);
-        assert_eq!(keys().check(&forged, "hub", 0), Err(SasError::InvalidSignature));
+        assert_eq!(
+            keys().check(&forged, "hub", 0),
+            Err(SasError::InvalidSignature)
+        );
         let moved = good.replace("se=1000", "se=2000");
-        assert_eq!(keys().check(&moved, "hub", 0), Err(SasError::InvalidSignature));
+        assert_eq!(
+            keys().check(&moved, "hub", 0),
+            Err(SasError::InvalidSignature)
+        );
         let unknown = good.replace("skn=root", "skn=nobody");
-        assert_eq!(keys().check(&unknown, "hub", 0), Err(SasError::InvalidSignature));
-        for text in ["", "SharedAccessSignature ", "eyJhbGciOi", "SharedAccessSignature sr=a"] {
-            assert_eq!(keys().check(text, "hub", 0), Err(SasError::Malformed), "{text}");
+        assert_eq!(
+            keys().check(&unknown, "hub", 0),
+            Err(SasError::InvalidSignature)
+        );
+        for text in [
+            "",
+            "SharedAccessSignature ",
+            "eyJhbGciOi",
+            "SharedAccessSignature sr=a",
+        ] {
+            assert_eq!(
+                keys().check(text, "hub", 0),
+                Err(SasError::Malformed),
+                "{text}"
+            );
         }
     }
 

@@ -21,7 +21,11 @@ pub(crate) enum SelectorError {
 /// INTEROP: the value is described by a symbol (Python, Java) or one of two numbers (JS, Go, Rust;
 /// .NET), so the descriptor is not looked at. Other filters are ignored.
 pub(crate) fn position(filter: &Value) -> Result<Position, SelectorError> {
-    match filter.entry(FILTER).map(Value::undescribed).and_then(Value::as_text) {
+    match filter
+        .entry(FILTER)
+        .map(Value::undescribed)
+        .and_then(Value::as_text)
+    {
         Some(text) => parse(text),
         None => Ok(Position::Start),
     }
@@ -32,9 +36,13 @@ fn parse(text: &str) -> Result<Position, SelectorError> {
         return Err(SelectorError::TooLong);
     }
     let syntax = || SelectorError::Syntax(text.to_owned());
-    let expression = text.trim().strip_prefix("amqp.annotation.").ok_or_else(syntax)?;
-    let (field, comparison) =
-        expression.split_at_checked(expression.find('>').ok_or_else(syntax)?).ok_or_else(syntax)?;
+    let expression = text
+        .trim()
+        .strip_prefix("amqp.annotation.")
+        .ok_or_else(syntax)?;
+    let (field, comparison) = expression
+        .split_at_checked(expression.find('>').ok_or_else(syntax)?)
+        .ok_or_else(syntax)?;
     let comparison = comparison.strip_prefix('>').ok_or_else(syntax)?;
     let (inclusive, value) = match comparison.strip_prefix('=') {
         Some(value) => (true, value),
@@ -46,12 +54,18 @@ fn parse(text: &str) -> Result<Position, SelectorError> {
         // INTEROP: .NET and Java may write ">= '-1'".
         "x-opt-offset" if value == "-1" => Ok(Position::Start),
         "x-opt-offset" if value == "@latest" => Ok(Position::End),
-        "x-opt-offset" => Ok(Position::Offset { text: value.to_owned(), inclusive }),
+        "x-opt-offset" => Ok(Position::Offset {
+            text: value.to_owned(),
+            inclusive,
+        }),
         "x-opt-sequence-number" => match number()? {
             ..0 => Ok(Position::Start),
             number => Ok(Position::SequenceNumber { number, inclusive }),
         },
-        "x-opt-enqueued-time" => Ok(Position::EnqueuedTime { millis: number()?, inclusive }),
+        "x-opt-enqueued-time" => Ok(Position::EnqueuedTime {
+            millis: number()?,
+            inclusive,
+        }),
         _ => Err(syntax()),
     }
 }
@@ -72,7 +86,10 @@ mod tests {
     use super::*;
 
     fn offset(text: &str, inclusive: bool) -> Position {
-        Position::Offset { text: text.to_owned(), inclusive }
+        Position::Offset {
+            text: text.to_owned(),
+            inclusive,
+        }
     }
 
     #[test]
@@ -85,15 +102,27 @@ mod tests {
             ("amqp.annotation.x-opt-offset >'12'", offset("12", false)),
             ("amqp.annotation.x-opt-offset >='12'", offset("12", true)),
             ("amqp.annotation.x-opt-offset > 12", offset("12", false)),
-            ("amqp.annotation.x-opt-offset > '1:2:3'", offset("1:2:3", false)),
+            (
+                "amqp.annotation.x-opt-offset > '1:2:3'",
+                offset("1:2:3", false),
+            ),
             (
                 "amqp.annotation.x-opt-sequence-number >= '7'",
-                Position::SequenceNumber { number: 7, inclusive: true },
+                Position::SequenceNumber {
+                    number: 7,
+                    inclusive: true,
+                },
             ),
-            ("amqp.annotation.x-opt-sequence-number > '-1'", Position::Start),
+            (
+                "amqp.annotation.x-opt-sequence-number > '-1'",
+                Position::Start,
+            ),
             (
                 "amqp.annotation.x-opt-enqueued-time > '1700000000000'",
-                Position::EnqueuedTime { millis: 1_700_000_000_000, inclusive: false },
+                Position::EnqueuedTime {
+                    millis: 1_700_000_000_000,
+                    inclusive: false,
+                },
             ),
         ] {
             assert_eq!(parse(text).unwrap(), expected, "{text}");

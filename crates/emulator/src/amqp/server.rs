@@ -31,7 +31,10 @@ impl AmqpServer {
     pub(crate) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(accept_loop(listener, service, shutdown.clone()));
-        Self { shutdown, task: AbortOnDropHandle::new(task) }
+        Self {
+            shutdown,
+            task: AbortOnDropHandle::new(task),
+        }
     }
 
     /// Closes all connections as the service does when it goes down, and waits for them.
@@ -70,7 +73,10 @@ async fn accept_loop(listener: TcpListener, service: Arc<Service>, shutdown: Can
         ))
     });
     let all_gone = async { while connections.join_next().await.is_some() {} };
-    if timeout(CLOSE_GRACE + CLOSE_GRACE / 2, all_gone).await.is_err() {
+    if timeout(CLOSE_GRACE + CLOSE_GRACE / 2, all_gone)
+        .await
+        .is_err()
+    {
         tracing::warn!("connections left over at stop are aborted");
     }
 }
@@ -80,7 +86,10 @@ async fn serve(stream: TcpStream, peer: std::net::SocketAddr, service: Arc<Servi
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
     let (sender, receiver) = unbounded_channel();
-    let entry = Entry { id: service.enter(sender.clone()), service: Arc::clone(&service) };
+    let entry = Entry {
+        id: service.enter(sender.clone()),
+        service: Arc::clone(&service),
+    };
     tracing::debug!(connection = entry.id, %peer, "accepted");
     let connection = Connection::new(entry.id, Arc::clone(&service), sender, Instant::now());
     let frozen = service.frozen.subscribe();

@@ -37,7 +37,13 @@ impl Settlements {
         }
         // Twice the delay: the first half is open for others to join.
         let due = now + DISPOSITION_DELAY * 2;
-        let settlement = Settlement { due, channel, first: delivery_id, last: delivery_id, outcome };
+        let settlement = Settlement {
+            due,
+            channel,
+            first: delivery_id,
+            last: delivery_id,
+            outcome,
+        };
         self.0.push_back(settlement);
     }
 

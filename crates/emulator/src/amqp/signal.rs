@@ -22,7 +22,11 @@ pub(crate) enum Signal {
     /// The receiver on this link may have events to read.
     Ready(Arc<LinkHandle>),
     Detach(LinkKey, AmqpError),
-    DetachReceivers { hub: String, partition: Option<String>, error: AmqpError },
+    DetachReceivers {
+        hub: String,
+        partition: Option<String>,
+        error: AmqpError,
+    },
     EndSessions(AmqpError),
     Close(AmqpError),
     /// End the TCP connection without a word.
@@ -50,7 +54,7 @@ impl LinkHandle {
             entity,
             is_queued: AtomicBool::new(false),
             signals,
-            me: me.clone(),
+            me: std::sync::Weak::clone(me),
         })
     }
 

@@ -20,7 +20,6 @@ pub(crate) enum ErrorCode {
     InsufficientStorage,
     InternalError,
     InvalidHeaderValue,
-    InvalidInput,
     InvalidMetadata,
     InvalidQueryParameterValue,
     InvalidRange,
@@ -140,11 +139,6 @@ impl ErrorCode {
                 StatusCode::BAD_REQUEST,
                 "InvalidHeaderValue",
                 "The value for one of the HTTP headers is not in the correct format.",
-            ),
-            Self::InvalidInput => (
-                StatusCode::BAD_REQUEST,
-                "InvalidInput",
-                "One of the request inputs is not valid.",
             ),
             Self::InvalidMetadata => (
                 StatusCode::BAD_REQUEST,

@@ -7,8 +7,7 @@
 
 #![allow(
     dead_code,
-    unused_imports,
-    reason = "the facade of the emulator does not surface all of it yet"
+    reason = "the facade of the emulator does not surface faults, counts and deviations yet"
 )]
 
 mod auth;
@@ -33,13 +32,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
-pub(crate) use self::{
-    auth::AccountKey,
-    clock::WallClock,
-    faults::{BlobFaults, FaultEffect, FaultReply, FaultScope},
-    request::Operation,
-    state::Limits,
-};
+pub(crate) use self::{auth::AccountKey, clock::WallClock, faults::BlobFaults, state::Limits};
 use self::{
     conditions::Conditions,
     errors::{ErrorCode, StorageError},
@@ -47,6 +40,11 @@ use self::{
     server::Listening,
     service::BlobService,
     state::ContentHeaders,
+};
+#[allow(unused_imports, reason = "for the facade and for tests")]
+pub(crate) use self::{
+    faults::{FaultEffect, FaultReply, FaultScope},
+    request::Operation,
 };
 
 /// The account every Azure storage emulator has.
@@ -98,10 +96,11 @@ pub(crate) struct BlobOptions {
     pub(crate) max_header_bytes: usize,
     /// Connections served at the same time; more wait to be accepted.
     pub(crate) max_connections: usize,
-    /// How long the head of a request may take, the wait between two requests included.
-    pub(crate) header_timeout: Duration,
-    /// How long the body of a request may take.
-    pub(crate) body_timeout: Duration,
+    /// How long the head of a request may take, the wait between two requests included. With
+    /// paused time this must be `None`: time would jump to its end while a socket is slow.
+    pub(crate) header_timeout: Option<Duration>,
+    /// How long the body of a request may take; `None` with paused time, as above.
+    pub(crate) body_timeout: Option<Duration>,
 }
 
 impl Default for BlobOptions {
@@ -122,8 +121,8 @@ impl Default for BlobOptions {
             max_connections: 1_024,
             // Longer than the pause between two load-balancing cycles of any SDK, so that a
             // pooled connection is not closed under a request.
-            header_timeout: Duration::from_secs(150),
-            body_timeout: Duration::from_secs(30),
+            header_timeout: Some(Duration::from_secs(150)),
+            body_timeout: Some(Duration::from_secs(30)),
         }
     }
 }

@@ -1,23 +1,22 @@
 //! What each operation does with a request, and what it answers.
 
-use axum::http::{
-    HeaderMap, StatusCode,
-    header::{CONTENT_LENGTH, HOST, RANGE},
-    request::Parts,
-};
-use bytes::Bytes;
-
 use super::{
+    auth::Grant,
     conditions::Conditions,
     errors::{ErrorCode, StorageError},
     list::{self, ListQuery},
     metadata::Metadata,
     request::{Operation, Target},
     response::Reply,
-    service::BlobService,
+    service::{Admitted, BlobService},
     spelling::Spelling,
     state::ContentHeaders,
     xml,
+};
+use axum::http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_LENGTH, HOST, RANGE},
+    request::Parts,
 };
 
 impl BlobService {
@@ -25,10 +24,14 @@ impl BlobService {
     pub(super) fn apply(
         &self,
         parts: &Parts,
-        target: &Target,
-        content: Bytes,
+        admitted: Admitted,
         spelling: &Spelling,
     ) -> Result<Reply, StorageError> {
+        let Admitted {
+            target,
+            grant,
+            content,
+        } = admitted;
         let now = self.options().clock.now();
         let (container, blob) = (target.container(), target.blob());
         let conditions = Conditions::from_headers(&parts.headers)?;
@@ -45,15 +48,17 @@ impl BlobService {
             Operation::GetContainerProperties => {
                 Reply::container(self.store().container(container)?)
             }
-            Operation::ListContainers => self.list_containers(parts, target)?,
-            Operation::ListBlobs => self.list_blobs(parts, target)?,
+            Operation::ListContainers => self.list_containers(parts, &target)?,
+            Operation::ListBlobs => self.list_blobs(parts, &target)?,
             Operation::PutBlob => {
                 check_blob_type(&parts.headers)?;
                 let headers = content_headers(&parts.headers);
                 let upload = (content, headers, metadata()?);
-                let version = self
-                    .store()
-                    .put_blob(container, blob, upload, &conditions, now)?;
+                let mut store = self.store();
+                if grant == Grant::CreateOnly && store.has_blob(container, blob) {
+                    return Err(ErrorCode::AuthorizationPermissionMismatch.into());
+                }
+                let version = store.put_blob(container, blob, upload, &conditions, now)?;
                 encrypted(Reply::written(StatusCode::CREATED, version))
             }
             Operation::SetBlobMetadata => {

@@ -10,7 +10,7 @@ use std::{
 use axum::{
     body::{Body, to_bytes},
     http::{
-        HeaderMap, Method, Request, Response, StatusCode,
+        HeaderMap, Method, Request, Response,
         header::{CONTENT_LENGTH, TRANSFER_ENCODING},
         request::Parts,
     },
@@ -20,7 +20,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     BlobOptions,
-    auth::Gate,
+    auth::{Gate, Grant},
     clock::WallClock,
     errors::{ErrorCode, StorageError},
     faults::{BlobFaults, BodyEnd, FaultPlan, FaultReply},
@@ -37,6 +37,14 @@ pub(crate) enum Outcome {
     Reply(Response<Body>),
     /// The connection is closed without an answer, as a fault ordered.
     Drop,
+}
+
+/// A request that was read and let through.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) target: Target,
+    pub(super) grant: Grant,
+    pub(super) content: Bytes,
 }
 
 /// The endpoint without its sockets.
@@ -107,13 +115,14 @@ impl BlobService {
         };
         let (reply, plan) = match self.admit(&parts, body).await {
             Err(error) => (refuse(error), FaultPlan::default()),
-            Ok((target, content)) => {
+            Ok(admitted) => {
+                let target = &admitted.target;
                 *self.counts().entry(target.operation).or_default() += 1;
-                let plan = self.0.faults.plan(&target);
+                let plan = self.0.faults.plan(target);
                 let reply = match self.before_apply(&plan).await {
                     Before::Apply => {
                         self.keep_stale();
-                        let applied = self.apply(&parts, &target, content, spelling);
+                        let applied = self.apply(&parts, admitted, spelling);
                         applied.unwrap_or_else(refuse)
                     }
                     Before::Drop => return Outcome::Drop,
@@ -133,20 +142,25 @@ impl BlobService {
     }
 
     /// Reads and judges a request.
-    async fn admit(&self, parts: &Parts, body: Body) -> Result<(Target, Bytes), StorageError> {
+    async fn admit(&self, parts: &Parts, body: Body) -> Result<Admitted, StorageError> {
         let options = self.options();
         check_version(&parts.headers)?;
         let target = Target::parse(&parts.method, &parts.uri, &options.account)?;
+        let mut grant = Grant::Full;
         if let Some(key) = &options.key {
             let gate = Gate {
                 account: &options.account,
                 key,
                 now: options.check_dates.then(|| self.clock().now()),
             };
-            gate.check(parts, &target)?;
+            grant = gate.check(parts, &target)?;
         }
         let content = self.read_body(parts, body).await?;
-        Ok((target, content))
+        Ok(Admitted {
+            target,
+            grant,
+            content,
+        })
     }
 
     /// The time that `Date` shows.
@@ -199,7 +213,13 @@ impl BlobService {
             return Err(ErrorCode::RequestBodyTooLarge.into());
         }
         let read = to_bytes(body, options.max_body_bytes);
-        match tokio::time::timeout(options.body_timeout, read).await {
+        let read = async {
+            match options.body_timeout {
+                Some(limit) => tokio::time::timeout(limit, read).await,
+                None => Ok(read.await),
+            }
+        };
+        match read.await {
             Ok(Ok(content)) => Ok(content),
             // A chunked body has no length to refuse beforehand; a cut connection also ends here,
             // but then nobody reads the answer.

@@ -231,6 +231,12 @@ impl Store {
         Ok(blob)
     }
 
+    /// Whether there is such a blob.
+    pub(crate) fn has_blob(&self, container: &str, name: &str) -> bool {
+        let container = self.containers.get(container);
+        container.is_some_and(|container| container.blobs.contains_key(name))
+    }
+
     /// Deletes a blob.
     pub(crate) fn delete_blob(
         &mut self,
@@ -285,3 +291,7 @@ impl Store {
 #[cfg(test)]
 #[path = "state_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "state_properties.rs"]
+mod properties;

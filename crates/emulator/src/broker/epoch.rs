@@ -45,7 +45,9 @@ struct Receiver<H> {
 
 impl<H> Default for EpochTable<H> {
     fn default() -> Self {
-        Self { receivers: Vec::new() }
+        Self {
+            receivers: Vec::new(),
+        }
     }
 }
 
@@ -68,22 +70,36 @@ impl<H> EpochTable<H> {
         claim: Claim,
         handle: H,
     ) -> Result<Vec<Evicted<H>>, Refusal> {
-        let current = self.receivers.iter().find(|r| r.claim.epoch.is_some()).map(|r| &r.claim);
+        let current = self
+            .receivers
+            .iter()
+            .find(|r| r.claim.epoch.is_some())
+            .map(|r| &r.claim);
         let evicted = match (current.and_then(|c| c.epoch), claim.epoch) {
             (Some(epoch), None) => return Err(Refusal::EpochReceiverExists { epoch }),
             (Some(old), Some(new)) if new < old => {
-                let current = current.cloned().unwrap_or(Claim { epoch: Some(old), name: None });
+                let current = current.cloned().unwrap_or(Claim {
+                    epoch: Some(old),
+                    name: None,
+                });
                 return Err(Refusal::HigherEpochExists { current });
             }
             (None, None) if self.receivers.len() >= MAX_RECEIVERS => {
-                let names = self.receivers.iter().map(|r| r.claim.name.clone()).collect();
+                let names = self
+                    .receivers
+                    .iter()
+                    .map(|r| r.claim.name.clone())
+                    .collect();
                 return Err(Refusal::TooMany { names });
             }
             (None, None) => Vec::new(),
             (_, Some(_)) => self
                 .receivers
                 .drain(..)
-                .map(|r| Evicted { claim: r.claim, handle: r.handle })
+                .map(|r| Evicted {
+                    claim: r.claim,
+                    handle: r.handle,
+                })
                 .collect(),
         };
         self.receivers.push(Receiver { id, claim, handle });
@@ -101,7 +117,10 @@ mod tests {
     use super::*;
 
     fn claim(epoch: impl Into<Option<i64>>) -> Claim {
-        Claim { epoch: epoch.into(), name: None }
+        Claim {
+            epoch: epoch.into(),
+            name: None,
+        }
     }
 
     fn table(epochs: &[Option<i64>]) -> EpochTable<u64> {
@@ -121,7 +140,12 @@ mod tests {
         let mut table = table(&[None; 4]);
         assert!(evicted(table.admit(1, claim(None), 1)).is_empty());
         let refused = table.admit(2, claim(None), 2).unwrap_err();
-        assert_eq!(refused, Refusal::TooMany { names: vec![None; 5] });
+        assert_eq!(
+            refused,
+            Refusal::TooMany {
+                names: vec![None; 5]
+            }
+        );
         table.leave(1);
         assert!(table.admit(2, claim(None), 2).is_ok());
     }
@@ -129,7 +153,10 @@ mod tests {
     #[test]
     fn a_level_evicts_all_receivers_without() {
         let mut table = table(&[None; 5]);
-        assert_eq!(evicted(table.admit(1, claim(0), 1)), [100, 101, 102, 103, 104]);
+        assert_eq!(
+            evicted(table.admit(1, claim(0), 1)),
+            [100, 101, 102, 103, 104]
+        );
         assert_eq!(table.len(), 1);
     }
 

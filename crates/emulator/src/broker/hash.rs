@@ -93,14 +93,29 @@ mod tests {
             assert_eq!(partition_for(key, 4), of_four, "{key}");
             assert_eq!(partition_for(key, 10), of_ten, "{key}");
         }
-        assert_eq!(hash("é"), 24812);
     }
 
+    /// Around the block size of 12 bytes, and outside ASCII; from `hashPartitionKey` of JS 6.0.4.
     #[test]
-    fn takes_every_length_around_the_block_size() {
-        for len in 0..40 {
-            let key = "k".repeat(len);
-            assert!(partition_for(&key, 7) < 7);
+    fn agrees_with_the_js_sdk_on_every_kind_of_tail() {
+        for (key, expected) in [
+            ("", 0),
+            ("a", -16220),
+            ("ab", 2093),
+            ("abc", -14161),
+            ("abcd", 23398),
+            ("abcdefgh", 22170),
+            ("abcdefghijk", -2676),
+            ("abcdefghijkl", -2373),
+            ("abcdefghijklm", -31855),
+            ("device-0123456789-eu-west", -8911),
+            ("é", -24812),
+            ("日本語のキー", 18957),
+        ] {
+            assert_eq!(hash(key), expected, "{key}");
+        }
+        for (len, expected) in [(24, -20573), (25, -26933), (36, -17448)] {
+            assert_eq!(hash(&"x".repeat(len)), expected, "{len}");
         }
     }
 }

@@ -11,6 +11,10 @@ use super::message::Message;
 use super::partition::Partition;
 use super::{Listener, lock, now_ms};
 
+/// A consumer group (lower case) and a partition.
+type Place = (String, usize);
+type Receivers = EpochTable<Arc<dyn Listener>>;
+
 #[derive(Debug)]
 pub(crate) struct Hub {
     name: String,
@@ -18,7 +22,7 @@ pub(crate) struct Hub {
     partitions: Vec<Arc<Partition>>,
     /// Receivers by consumer group (lower case) and partition. A group is here while it has any:
     /// consumer groups appear on first use.
-    receivers: Mutex<HashMap<(String, usize), EpochTable<Arc<dyn Listener>>>>,
+    receivers: Mutex<HashMap<Place, Receivers>>,
     next_subscription: AtomicU64,
     round_robin: AtomicUsize,
 }
@@ -50,13 +54,17 @@ impl Hub {
     }
 
     pub(crate) fn partition(&self, id: &str) -> Option<&Arc<Partition>> {
-        self.index_of(id).and_then(|index| self.partitions.get(index))
+        self.index_of(id)
+            .and_then(|index| self.partitions.get(index))
     }
 
     /// Ids are compared as text: "00" is no partition.
     fn index_of(&self, id: &str) -> Option<usize> {
         let index: usize = id.parse().ok()?;
-        self.partitions.get(index).filter(|p| p.id() == id).map(|_| index)
+        self.partitions
+            .get(index)
+            .filter(|p| p.id() == id)
+            .map(|_| index)
     }
 
     /// The partition for messages that were not sent to a certain one: by key, or in turn.
@@ -74,11 +82,16 @@ impl Hub {
         self: &Arc<Self>,
         group: &str,
         partition_id: &str,
-        claim: Claim,
+        claim: &Claim,
         listener: Arc<dyn Listener>,
     ) -> Result<Subscription, SubscribeError> {
-        let index = self.index_of(partition_id).ok_or(SubscribeError::NoSuchPartition)?;
-        let partition = self.partitions.get(index).ok_or(SubscribeError::NoSuchPartition)?;
+        let index = self
+            .index_of(partition_id)
+            .ok_or(SubscribeError::NoSuchPartition)?;
+        let partition = self
+            .partitions
+            .get(index)
+            .ok_or(SubscribeError::NoSuchPartition)?;
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let key = (group.to_lowercase(), index);
         let evicted = lock(&self.receivers)
@@ -87,7 +100,7 @@ impl Hub {
             .admit(id, claim.clone(), Arc::clone(&listener))
             .map_err(SubscribeError::Refused)?;
         for old in evicted {
-            old.handle.evict(&claim, &old.claim);
+            old.handle.evict(claim, &old.claim);
         }
         Ok(Subscription {
             id,
@@ -100,12 +113,18 @@ impl Hub {
 
     /// How many receivers read a partition, in all consumer groups together.
     pub(crate) fn receiver_count(&self, partition_id: &str) -> usize {
-        let Some(index) = self.index_of(partition_id) else { return 0 };
+        let Some(index) = self.index_of(partition_id) else {
+            return 0;
+        };
         let receivers = lock(&self.receivers);
-        receivers.iter().filter(|((_, at), _)| *at == index).map(|(_, table)| table.len()).sum()
+        receivers
+            .iter()
+            .filter(|((_, at), _)| *at == index)
+            .map(|(_, table)| table.len())
+            .sum()
     }
 
-    fn leave(&self, key: &(String, usize), id: u64) {
+    fn leave(&self, key: &Place, id: u64) {
         let mut receivers = lock(&self.receivers);
         if let Some(table) = receivers.get_mut(key) {
             table.leave(id);
@@ -126,7 +145,7 @@ pub(crate) enum SubscribeError {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     id: u64,
-    key: (String, usize),
+    key: Place,
     hub: Arc<Hub>,
     partition: Arc<Partition>,
     listener: Arc<dyn Listener>,
@@ -142,7 +161,8 @@ impl Subscription {
     }
 
     pub(crate) fn read(&self, from: i64, max_events: usize, max_bytes: usize) -> super::Batch {
-        self.partition.read(from, max_events, max_bytes, self.id, &self.listener)
+        self.partition
+            .read(from, max_events, max_bytes, self.id, &self.listener)
     }
 }
 

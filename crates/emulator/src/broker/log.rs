@@ -98,15 +98,27 @@ impl Log {
             let sequence_number = self.end();
             let offset = self.next_offset;
             let text = offset.to_string();
-            let stamp = Stamp { sequence_number, offset: &text, enqueued_ms };
+            let stamp = Stamp {
+                sequence_number,
+                offset: &text,
+                enqueued_ms,
+            };
             let header_len = message.encode(stamp, &mut buf);
             let encoded = buf.split().freeze();
             self.bytes += encoded.len();
             self.next_offset += encoded.len() as u64;
-            self.events.push_back(StoredEvent { encoded, header_len, offset, enqueued_ms });
+            self.events.push_back(StoredEvent {
+                encoded,
+                header_len,
+                offset,
+                enqueued_ms,
+            });
             self.last_offset = Some(offset);
             self.last_enqueued_ms = enqueued_ms;
-            appended = Some(Appended { sequence_number, offset });
+            appended = Some(Appended {
+                sequence_number,
+                offset,
+            });
         }
         self.trim();
         appended
@@ -114,7 +126,12 @@ impl Log {
 
     /// Events from a sequence number on (or from the oldest one kept), until a count or size is
     /// reached; at least one if there is one.
-    pub(crate) fn read(&self, from: i64, max_events: usize, max_bytes: usize) -> (i64, ReadFrom<'_>) {
+    pub(crate) fn read(
+        &self,
+        from: i64,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> (i64, ReadFrom<'_>) {
         let from = from.clamp(self.begin, self.end());
         let start = usize::try_from(from - self.begin).unwrap_or(0);
         let mut size = 0;
@@ -135,10 +152,15 @@ impl Log {
         Ok(match *position {
             Position::Start => self.begin,
             Position::End => self.end(),
-            Position::Offset { ref text, inclusive } => {
+            Position::Offset {
+                ref text,
+                inclusive,
+            } => {
                 let invalid = || PositionError::Offset {
                     given: text.clone(),
-                    last: self.last_offset.map_or_else(|| "-1".to_owned(), |o| o.to_string()),
+                    last: self
+                        .last_offset
+                        .map_or_else(|| "-1".to_owned(), |o| o.to_string()),
                 };
                 let offset: u64 = text.parse().map_err(|_| invalid())?;
                 if self.last_offset.is_none_or(|last| offset > last) {
@@ -150,10 +172,17 @@ impl Log {
                     }) as i64
             }
             Position::SequenceNumber { number, inclusive } => {
-                let first = if inclusive { number } else { number.saturating_add(1) };
+                let first = if inclusive {
+                    number
+                } else {
+                    number.saturating_add(1)
+                };
                 // The next event to come is no error: a reader may wait for it.
                 if first > self.end() {
-                    return Err(PositionError::SequenceNumber { given: number, last });
+                    return Err(PositionError::SequenceNumber {
+                        given: number,
+                        last,
+                    });
                 }
                 first.max(self.begin)
             }

@@ -7,6 +7,8 @@ mod log;
 mod message;
 mod partition;
 mod position;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,7 +42,10 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn new(retention: Retention) -> Self {
-        Self { hubs: Mutex::new(HashMap::new()), retention }
+        Self {
+            hubs: Mutex::new(HashMap::new()),
+            retention,
+        }
     }
 
     /// Creates an event hub; false if one of that name exists or there are too many.

@@ -32,8 +32,14 @@ pub(crate) struct Batch {
 
 impl Partition {
     pub(crate) fn new(id: String, retention: Retention) -> Self {
-        let inner = Inner { log: Log::new(retention), waiting: HashMap::new() };
-        Self { id, inner: Mutex::new(inner) }
+        let inner = Inner {
+            log: Log::new(retention),
+            waiting: HashMap::new(),
+        };
+        Self {
+            id,
+            inner: Mutex::new(inner),
+        }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -76,7 +82,11 @@ impl Partition {
         if events.is_empty() {
             inner.waiting.insert(subscription, Arc::clone(listener));
         }
-        Batch { next: start + events.len() as i64, events, state }
+        Batch {
+            next: start + events.len() as i64,
+            events,
+            state,
+        }
     }
 
     /// Forgets a receiver that went away while it waited.

@@ -8,9 +8,18 @@ pub(crate) enum Position {
     Start,
     End,
     /// Offsets are opaque to clients, so the text is kept.
-    Offset { text: String, inclusive: bool },
-    SequenceNumber { number: i64, inclusive: bool },
-    EnqueuedTime { millis: i64, inclusive: bool },
+    Offset {
+        text: String,
+        inclusive: bool,
+    },
+    SequenceNumber {
+        number: i64,
+        inclusive: bool,
+    },
+    EnqueuedTime {
+        millis: i64,
+        inclusive: bool,
+    },
 }
 
 /// A position the partition does not have. The texts are those of the service.

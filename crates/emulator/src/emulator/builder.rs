@@ -131,8 +131,11 @@ impl EmulatorBuilder {
     /// Dropping the future stops what was started.
     pub async fn start(self) -> Result<Emulator, StartError> {
         let broker = Broker::new(self.retention);
-        let sas_key =
-            self.sas_keys.iter().next().map(|(name, key)| (name.clone(), key.clone()));
+        let sas_key = self
+            .sas_keys
+            .iter()
+            .next()
+            .map(|(name, key)| (name.clone(), key.clone()));
         let service = Arc::new(Service::new(broker, Keys::new(self.sas_keys.clone())));
         let amqp_listener = self.listen(self.amqp_port).await?;
         let blob_listener = self.listen(self.blob_port).await?;
@@ -147,7 +150,11 @@ impl EmulatorBuilder {
             service,
         };
         let default_hub = (DEFAULT_HUB.0.to_owned(), DEFAULT_HUB.1);
-        let hubs = if self.hubs.is_empty() { vec![default_hub] } else { self.hubs };
+        let hubs = if self.hubs.is_empty() {
+            vec![default_hub]
+        } else {
+            self.hubs
+        };
         for (name, partitions) in hubs {
             emulator.create_hub(&name, partitions)?;
         }
@@ -162,16 +169,20 @@ impl EmulatorBuilder {
         if !self.host.is_loopback() && !self.is_public_allowed {
             return Err(StartError::PublicAddress { address });
         }
-        TcpListener::bind(address).await.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
-            _ => StartError::Bind { address, source },
-        })
+        TcpListener::bind(address)
+            .await
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
+                _ => StartError::Bind { address, source },
+            })
     }
 }
 
 fn local_addr(listener: &TcpListener, host: IpAddr) -> Result<SocketAddr, StartError> {
     let address = SocketAddr::new(host, 0);
-    listener.local_addr().map_err(|source| StartError::Bind { address, source })
+    listener
+        .local_addr()
+        .map_err(|source| StartError::Bind { address, source })
 }
 
 pub(super) fn check_hub(name: &str, partitions: u32) -> Result<(), EmulatorError> {

@@ -35,7 +35,10 @@ pub enum PropertyValue {
 impl Event {
     /// An event with one data section as its body.
     pub fn new(body: impl Into<Vec<u8>>) -> Self {
-        Self { body: body.into(), ..Self::default() }
+        Self {
+            body: body.into(),
+            ..Self::default()
+        }
     }
 
     /// An event that is an AMQP message already, sections in wire order.
@@ -43,7 +46,10 @@ impl Event {
     /// The parts are only split, not looked into: this is the way to put an event into a partition
     /// that a client cannot decode. Other settings of the event have no effect.
     pub fn from_encoded(message: impl Into<Vec<u8>>) -> Self {
-        Self { encoded: Some(message.into()), ..Self::default() }
+        Self {
+            encoded: Some(message.into()),
+            ..Self::default()
+        }
     }
 
     /// Sets the partition key, which also chooses the partition if none is named.
@@ -95,13 +101,18 @@ impl Event {
             let text = |text: Option<String>| text.map_or(Value::Null, Value::String);
             let mut fields = ListWriter::described(&mut buf, descriptor::PROPERTIES);
             // message-id, user-id, to, subject, reply-to, correlation-id, content-type
-            fields.value(&text(self.message_id)).nulls(4).value(&text(self.correlation_id));
+            fields
+                .value(&text(self.message_id))
+                .nulls(4)
+                .value(&text(self.correlation_id));
             fields.value(&self.content_type.map_or(Value::Null, Value::Symbol));
             fields.finish();
         }
         if !self.properties.is_empty() {
             let entries = self.properties.into_iter();
-            let map = entries.map(|(name, value)| (Value::String(name), value.into())).collect();
+            let map = entries
+                .map(|(name, value)| (Value::String(name), value.into()))
+                .collect();
             put_descriptor(&mut buf, descriptor::APPLICATION_PROPERTIES);
             put_value(&mut buf, &Value::Map(map));
         }

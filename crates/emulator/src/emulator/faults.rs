@@ -38,12 +38,14 @@ impl Faults {
 
     /// Ends all sessions of all connections.
     pub fn end_sessions(&self, condition: &str, description: &str) {
-        self.service.broadcast(|| Signal::EndSessions(error(condition, description)));
+        self.service
+            .broadcast(|| Signal::EndSessions(error(condition, description)));
     }
 
     /// Closes all connections with an error.
     pub fn close_connections(&self, condition: &str, description: &str) {
-        self.service.broadcast(|| Signal::Close(error(condition, description)));
+        self.service
+            .broadcast(|| Signal::Close(error(condition, description)));
     }
 
     /// Resets all TCP connections without a close.

@@ -132,10 +132,12 @@ impl Emulator {
     ///
     /// [`EmulatorError::Container`] if the name is not allowed or there are too many.
     pub fn create_container(&self, name: &str) -> Result<(), EmulatorError> {
-        self.blob.create_container(name).map_err(|code| EmulatorError::Container {
-            name: name.to_owned(),
-            code: code.to_owned(),
-        })
+        self.blob
+            .create_container(name)
+            .map_err(|code| EmulatorError::Container {
+                name: name.to_owned(),
+                code: code.to_owned(),
+            })
     }
 
     /// Creates an event hub.
@@ -167,7 +169,10 @@ impl Emulator {
         let found = self.hub(hub)?;
         let encoded = event.into().into_encoded();
         if encoded.len() > crate::amqp::limits::MAX_MESSAGE {
-            return Err(EmulatorError::InvalidEvent(format!("{} bytes", encoded.len())));
+            return Err(EmulatorError::InvalidEvent(format!(
+                "{} bytes",
+                encoded.len()
+            )));
         }
         let message = Message::parse(&encoded)
             .map_err(|error| EmulatorError::InvalidEvent(error.to_string()))?;
@@ -200,9 +205,13 @@ impl Emulator {
         partition: &str,
     ) -> Result<PartitionProperties, EmulatorError> {
         let found = self.hub(hub)?;
-        let state = found.partition(partition).map(|place| place.state()).ok_or_else(|| {
-            EmulatorError::NoSuchPartition { hub: hub.to_owned(), partition: partition.to_owned() }
-        })?;
+        let state = found
+            .partition(partition)
+            .map(|place| place.state())
+            .ok_or_else(|| EmulatorError::NoSuchPartition {
+                hub: hub.to_owned(),
+                partition: partition.to_owned(),
+            })?;
         let millis = u64::try_from(state.last_enqueued_ms).unwrap_or(0);
         Ok(PartitionProperties {
             begin_sequence_number: state.begin_sequence_number,
@@ -248,6 +257,9 @@ impl Emulator {
     }
 
     fn hub(&self, name: &str) -> Result<Arc<Hub>, EmulatorError> {
-        self.service.broker.hub(name).ok_or_else(|| EmulatorError::NoSuchHub(name.to_owned()))
+        self.service
+            .broker
+            .hub(name)
+            .ok_or_else(|| EmulatorError::NoSuchHub(name.to_owned()))
     }
 }

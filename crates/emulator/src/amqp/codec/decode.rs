@@ -4,6 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::Value;
+use super::fields::Fields;
 use crate::amqp::limits::{MAX_DEPTH, MAX_ELEMENTS};
 
 /// Why bytes are not what was expected.
@@ -36,7 +37,10 @@ pub(crate) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, budget: MAX_ELEMENTS }
+        Self {
+            rest: bytes,
+            budget: MAX_ELEMENTS,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -75,7 +79,11 @@ impl<'a> Decoder<'a> {
             0xc0 | 0xd0 => self.compound(code)?,
             other => return Err(DecodeError::Type(other)),
         };
-        Ok(Fields { decoder: Self { rest: bytes, budget: self.budget }, left: count })
+        let decoder = Self {
+            rest: bytes,
+            budget: self.budget,
+        };
+        Ok(Fields::new(decoder, count))
     }
 
     /// The next value as a map: its entries as they are encoded, and the number of keys and values.
@@ -87,7 +95,13 @@ impl<'a> Decoder<'a> {
                 if count % 2 != 0 {
                     return Err(DecodeError::OddMap);
                 }
-                Ok((Self { rest: bytes, budget: self.budget }, count))
+                Ok((
+                    Self {
+                        rest: bytes,
+                        budget: self.budget,
+                    },
+                    count,
+                ))
             }
             other => Err(DecodeError::Type(other)),
         }
@@ -191,7 +205,9 @@ impl<'a> Decoder<'a> {
 
     fn items(&mut self, code: u8, depth: usize) -> Result<Vec<Value>> {
         let (bytes, count) = self.compound(code)?;
-        self.inside(bytes, |inner| (0..count).map(|_| inner.value_at(depth + 1)).collect())
+        self.inside(bytes, |inner| {
+            (0..count).map(|_| inner.value_at(depth + 1)).collect()
+        })
     }
 
     fn entries(&mut self, code: u8, depth: usize) -> Result<Vec<(Value, Value)>> {
@@ -244,7 +260,10 @@ impl<'a> Decoder<'a> {
         bytes: &'a [u8],
         read: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let mut inner = Self { rest: bytes, budget: self.budget };
+        let mut inner = Self {
+            rest: bytes,
+            budget: self.budget,
+        };
         let result = read(&mut inner);
         self.budget = inner.budget;
         result
@@ -256,8 +275,15 @@ impl<'a> Decoder<'a> {
             0xc | 0xe => (usize::from(self.u8()?), 1),
             _ => (self.u32()? as usize, 4),
         };
-        let mut inner = Self { rest: self.take(size)?, budget: 0 };
-        let count = if width == 1 { inner.u8()?.into() } else { inner.u32()? };
+        let mut inner = Self {
+            rest: self.take(size)?,
+            budget: 0,
+        };
+        let count = if width == 1 {
+            inner.u8()?.into()
+        } else {
+            inner.u32()?
+        };
         if count > MAX_ELEMENTS {
             return Err(DecodeError::Elements);
         }
@@ -265,18 +291,28 @@ impl<'a> Decoder<'a> {
     }
 
     fn variable(&mut self, code: u8) -> Result<&'a [u8]> {
-        let len = if code >> 4 == 0xa { self.u8()?.into() } else { self.u32()? as usize };
+        let len = if code >> 4 == 0xa {
+            self.u8()?.into()
+        } else {
+            self.u32()? as usize
+        };
         self.take(len)
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -295,59 +331,7 @@ impl<'a> Decoder<'a> {
 }
 
 fn text(bytes: &[u8]) -> Result<String> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::Text)
+    std::str::from_utf8(bytes)
+        .map(str::to_owned)
+        .map_err(|_| DecodeError::Text)
 }
-
-/// The fields of a list, in order. Fields that the peer left out read as null.
-#[derive(Debug)]
-pub(crate) struct Fields<'a> {
-    decoder: Decoder<'a>,
-    left: u32,
-}
-
-impl<'a> Fields<'a> {
-    pub(crate) fn value(&mut self) -> Result<Value> {
-        if self.left == 0 {
-            return Ok(Value::Null);
-        }
-        self.left -= 1;
-        self.decoder.value()
-    }
-
-    /// The next field as it is encoded; `None` if it is null.
-    pub(crate) fn raw(&mut self) -> Result<Option<&'a [u8]>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        self.decoder.skip().map(|raw| (raw != [0x40]).then_some(raw))
-    }
-
-    pub(crate) fn uint(&mut self) -> Result<Option<u32>> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            other => {
-                other.as_i64().and_then(|n| u32::try_from(n).ok()).map(Some).ok_or(TYPE_OF_FIELD)
-            }
-        }
-    }
-
-    pub(crate) fn boolean(&mut self) -> Result<Option<bool>> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::Bool(flag) => Ok(Some(flag)),
-            _ => Err(TYPE_OF_FIELD),
-        }
-    }
-
-    pub(crate) fn text(&mut self) -> Result<Option<String>> {
-        match self.value()? {
-            Value::Null => Ok(None),
-            Value::String(text) | Value::Symbol(text) => Ok(Some(text)),
-            _ => Err(TYPE_OF_FIELD),
-        }
-    }
-}
-
-/// A field holds a type it cannot have; the code itself is of no interest to anybody.
-const TYPE_OF_FIELD: DecodeError = DecodeError::Type(0xff);

@@ -196,7 +196,11 @@ impl<'a> ListWriter<'a> {
     pub(crate) fn start(buf: &'a mut BytesMut) -> Self {
         buf.put_u8(0xd0);
         let start = reserve_compound(buf);
-        Self { buf, start, count: 0 }
+        Self {
+            buf,
+            start,
+            count: 0,
+        }
     }
 
     pub(crate) fn described(buf: &'a mut BytesMut, code: u64) -> Self {

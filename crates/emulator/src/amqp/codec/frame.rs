@@ -57,7 +57,11 @@ pub(crate) fn next_frame(buf: &mut BytesMut, limit: u32) -> Result<Option<Frame>
     }
     let mut body = buf.split_to(size as usize).freeze();
     body.advance(data_at);
-    Ok(Some(Frame { frame_type, channel: u16::from_be_bytes([c0, c1]), body }))
+    Ok(Some(Frame {
+        frame_type,
+        channel: u16::from_be_bytes([c0, c1]),
+        body,
+    }))
 }
 
 /// Writes a frame around what `write` puts into the buffer.

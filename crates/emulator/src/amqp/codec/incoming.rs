@@ -56,12 +56,6 @@ pub(crate) struct Terminus {
     pub(crate) filter: Value,
 }
 
-impl Default for Value {
-    fn default() -> Self {
-        Self::Null
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) next_incoming_id: Option<u32>,
@@ -142,7 +136,12 @@ fn open(f: &mut Fields<'_>) -> Result<Open, DecodeError> {
     let hostname = f.text()?;
     let max_frame_size = f.uint()?;
     let _channel_max = f.uint()?;
-    Ok(Open { container_id, hostname, max_frame_size, idle_timeout_ms: f.uint()? })
+    Ok(Open {
+        container_id,
+        hostname,
+        max_frame_size,
+        idle_timeout_ms: f.uint()?,
+    })
 }
 
 fn begin(f: &mut Fields<'_>) -> Result<Begin, DecodeError> {
@@ -196,15 +195,19 @@ fn source(raw: &[u8]) -> Result<Terminus, DecodeError> {
     for _ in 0..6 {
         f.raw()?;
     }
-    Ok(Terminus { address, filter: f.value()? })
+    Ok(Terminus {
+        address,
+        filter: f.value()?,
+    })
 }
 
 fn target(raw: &[u8]) -> Result<Terminus, DecodeError> {
     let mut decoder = Decoder::new(raw);
     match decoder.descriptor()? {
-        descriptor::TARGET => {
-            Ok(Terminus { address: decoder.list()?.text()?, filter: Value::Null })
-        }
+        descriptor::TARGET => Ok(Terminus {
+            address: decoder.list()?.text()?,
+            filter: Value::Null,
+        }),
         // A coordinator, or what a later standard may add: an address nothing is found at.
         _ => Ok(Terminus::default()),
     }
@@ -241,7 +244,15 @@ fn transfer(f: &mut Fields<'_>, payload: Bytes) -> Result<Transfer, DecodeError>
     let _state = f.raw()?;
     let _resume = f.raw()?;
     let aborted = f.boolean()?.unwrap_or(false);
-    Ok(Transfer { handle, delivery_id, message_format, settled, more, aborted, payload })
+    Ok(Transfer {
+        handle,
+        delivery_id,
+        message_format,
+        settled,
+        more,
+        aborted,
+        payload,
+    })
 }
 
 fn disposition(f: &mut Fields<'_>) -> Result<Disposition, DecodeError> {

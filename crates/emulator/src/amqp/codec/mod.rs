@@ -6,12 +6,16 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+mod fields;
 pub(crate) mod frame;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 
-pub(crate) use decode::{DecodeError, Decoder, Fields};
+pub(crate) use decode::{DecodeError, Decoder};
+pub(crate) use fields::Fields;
 pub(crate) use value::Value;
 
 /// Descriptor codes of the types used here (AMQP 1.0 parts 2, 3 and 5).

@@ -16,7 +16,9 @@ pub(crate) fn open(buf: &mut BytesMut, container_id: &str, hostname: Option<&str
             Some(name) => f.string(name),
             None => f.null(),
         };
-        f.uint(limits::MAX_FRAME).ushort(limits::CHANNEL_MAX).uint(limits::IDLE_TIMEOUT_MS);
+        f.uint(limits::MAX_FRAME)
+            .ushort(limits::CHANNEL_MAX)
+            .uint(limits::IDLE_TIMEOUT_MS);
         // outgoing-locales, incoming-locales, offered-, desired-capabilities, properties
         f.nulls(5);
     });
@@ -26,7 +28,8 @@ pub(crate) fn begin(buf: &mut BytesMut, channel: u16, next_outgoing_id: u32) {
     performative(buf, channel, code::BEGIN, |f| {
         f.ushort(channel).uint(next_outgoing_id);
         // PROTOCOL: incoming and outgoing windows of the service; it never waits on the outgoing one.
-        f.uint(limits::INCOMING_WINDOW).uint(limits::INCOMING_WINDOW);
+        f.uint(limits::INCOMING_WINDOW)
+            .uint(limits::INCOMING_WINDOW);
         f.uint(u32::from(u16::MAX));
         f.nulls(3);
     });
@@ -41,21 +44,27 @@ pub(crate) struct AttachAnswer<'a> {
     pub(crate) offered_capabilities: &'a [&'a str],
 }
 
-pub(crate) fn attach(
-    buf: &mut BytesMut,
-    channel: u16,
-    request: &Attach,
-    answer: AttachAnswer<'_>,
-) {
+pub(crate) fn attach(buf: &mut BytesMut, channel: u16, request: &Attach, answer: AttachAnswer<'_>) {
     performative(buf, channel, code::ATTACH, |f| {
-        f.string(&request.name).uint(request.handle).boolean(!request.is_receiver);
+        f.string(&request.name)
+            .uint(request.handle)
+            .boolean(!request.is_receiver);
         f.ubyte(answer.snd_settle_mode);
         // INTEROP: go-amqp fails a link whose requested settle mode comes back different.
-        f.ubyte(if request.rcv_settle_mode == Some(1) { 1 } else { 0 });
-        f.raw(request.raw_source.as_deref()).raw(request.raw_target.as_deref());
+        f.ubyte(if request.rcv_settle_mode == Some(1) {
+            1
+        } else {
+            0
+        });
+        f.raw(request.raw_source.as_deref())
+            .raw(request.raw_target.as_deref());
         f.nulls(2);
         // INTEROP: .NET and Python need the count, although only a sender has to state it.
-        f.uint(if request.is_receiver { 0 } else { request.initial_delivery_count.unwrap_or(0) });
+        f.uint(if request.is_receiver {
+            0
+        } else {
+            request.initial_delivery_count.unwrap_or(0)
+        });
         f.ulong(answer.max_message_size);
         f.field(|buf| put_text_array(buf, true, answer.offered_capabilities));
         f.nulls(2);
@@ -66,7 +75,9 @@ pub(crate) fn attach(
 /// INTEROP: Python, Go, Java and .NET know a refusal by the null source and target.
 pub(crate) fn refusing_attach(buf: &mut BytesMut, channel: u16, request: &Attach) {
     performative(buf, channel, code::ATTACH, |f| {
-        f.string(&request.name).uint(request.handle).boolean(!request.is_receiver);
+        f.string(&request.name)
+            .uint(request.handle)
+            .boolean(!request.is_receiver);
         f.nulls(6);
         f.uint_or_null(request.is_receiver.then_some(0));
         f.nulls(4);
@@ -93,11 +104,15 @@ pub(crate) struct LinkFlow {
 
 pub(crate) fn flow(buf: &mut BytesMut, channel: u16, session: SessionFlow, link: Option<LinkFlow>) {
     performative(buf, channel, code::FLOW, |f| {
-        f.uint(session.next_incoming_id).uint(session.incoming_window);
-        f.uint(session.next_outgoing_id).uint(session.outgoing_window);
+        f.uint(session.next_incoming_id)
+            .uint(session.incoming_window);
+        f.uint(session.next_outgoing_id)
+            .uint(session.outgoing_window);
         match link {
             Some(link) => {
-                f.uint(link.handle).uint(link.delivery_count).uint(link.link_credit);
+                f.uint(link.handle)
+                    .uint(link.delivery_count)
+                    .uint(link.link_credit);
                 f.uint(0).boolean(link.drain);
             }
             None => {
@@ -189,7 +204,12 @@ pub(crate) fn settle_back(
     raw_state: Option<&[u8]>,
 ) {
     performative(buf, channel, code::DISPOSITION, |f| {
-        f.boolean(false).uint(first).uint_or_null(last).boolean(true).raw(raw_state).boolean(false);
+        f.boolean(false)
+            .uint(first)
+            .uint_or_null(last)
+            .boolean(true)
+            .raw(raw_state)
+            .boolean(false);
     });
 }
 

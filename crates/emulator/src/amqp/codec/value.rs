@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 /// An AMQP value with its type kept, so that it can be sent back as it came.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) enum Value {
+    #[default]
     Null,
     Bool(bool),
     Ubyte(u8),
@@ -59,9 +60,10 @@ impl Value {
     /// The value under a text key of a map, whether the key is a string or a symbol.
     pub(crate) fn entry(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Map(entries) => {
-                entries.iter().find(|(name, _)| name.as_text() == Some(key)).map(|(_, value)| value)
-            }
+            Self::Map(entries) => entries
+                .iter()
+                .find(|(name, _)| name.as_text() == Some(key))
+                .map(|(_, value)| value),
             _ => None,
         }
     }

@@ -61,15 +61,25 @@ pub(crate) struct Gate<'a> {
     pub(crate) now: Option<SystemTime>,
 }
 
+/// What a request that was let through may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// What it asks for, but it may not overwrite a blob.
+    CreateOnly,
+    /// What it asks for.
+    Full,
+}
+
 impl Gate<'_> {
     /// Lets a request through, or says why not.
-    pub(crate) fn check(&self, parts: &Parts, target: &Target) -> Result<(), StorageError> {
+    pub(crate) fn check(&self, parts: &Parts, target: &Target) -> Result<Grant, StorageError> {
         if let Some(header) = parts.headers.get(AUTHORIZATION) {
             let text = header.to_str().unwrap_or_default();
-            return shared_key::check(self, parts, target, text);
+            shared_key::check(self, parts, target, text)?;
+            return Ok(Grant::Full);
         }
         if target.query("sig").is_some() {
-            return sas::check(self, parts, target);
+            return sas::check(self, target);
         }
         Err(ErrorCode::NoAuthenticationInformation.into())
     }

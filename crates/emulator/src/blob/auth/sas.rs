@@ -1,17 +1,15 @@
 //! Shared access signatures in the query: of the account, of a container, of a blob.
 
-use axum::http::request::Parts;
-
 use super::{
     super::{
         clock::parse_sas_time,
         errors::ErrorCode,
         request::{Operation, Target},
     },
-    Gate, StorageError,
+    Gate, Grant, StorageError,
 };
 
-pub(super) fn check(gate: &Gate<'_>, _parts: &Parts, target: &Target) -> Result<(), StorageError> {
+pub(super) fn check(gate: &Gate<'_>, target: &Target) -> Result<Grant, StorageError> {
     let version = target.query("sv").unwrap_or_default();
     if version < "2015-04-05" || target.query("skoid").is_some() {
         let reason = "The signed version or the kind of this signature is not supported.";
@@ -40,11 +38,16 @@ pub(super) fn check(gate: &Gate<'_>, _parts: &Parts, target: &Target) -> Result<
     }
     let granted = target.query("sp").unwrap_or_default();
     let needed = needed_permissions(target.operation);
-    if granted.chars().any(|c| needed.contains(c)) {
-        Ok(())
-    } else {
-        Err(ErrorCode::AuthorizationPermissionMismatch.into())
+    if !granted.chars().any(|c| needed.contains(c)) {
+        return Err(ErrorCode::AuthorizationPermissionMismatch.into());
     }
+    // PROTOCOL: `c` without `w` may create a blob but not overwrite it.
+    let is_partial = target.operation == Operation::PutBlob && !granted.contains('w');
+    Ok(if is_partial {
+        Grant::CreateOnly
+    } else {
+        Grant::Full
+    })
 }
 
 fn fields<'t>(target: &'t Target, names: &[&str]) -> Vec<&'t str> {
@@ -154,7 +157,6 @@ fn needed_permissions(operation: Operation) -> &'static str {
         | Operation::GetBlobProperties
         | Operation::GetContainerProperties => "r",
         Operation::ListBlobs | Operation::ListContainers => "l",
-        // PROTOCOL: `c` alone may create a blob but not overwrite it.
         Operation::PutBlob => "wc",
         Operation::SetBlobMetadata => "w",
     }

@@ -314,3 +314,66 @@ async fn versions_and_client_request_ids_are_echoed() {
         .unwrap();
     assert_eq!(bad.code(), (400, "InvalidHeaderValue"));
 }
+
+#[tokio::test]
+async fn of_many_claims_at_once_one_wins() {
+    let (server, _) = start(BlobOptions::default()).await;
+    let endpoint = server.endpoint().unwrap();
+    let mut claims = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let client = Client::new(endpoint.clone());
+        claims.spawn(async move {
+            let create = [BLOCK, CREATE];
+            client
+                .send("PUT", "/con/ownership/0", &create, "")
+                .await
+                .status
+                .as_u16()
+        });
+    }
+    let mut answers = claims.join_all().await;
+    answers.sort_unstable();
+    assert_eq!(answers[0], 201);
+    assert_eq!(answers[1..], [409; 15]);
+}
+
+#[tokio::test]
+async fn a_signature_for_creation_does_not_overwrite() {
+    // Made by the JavaScript SDK; it expires in 2030, so the endpoint stays in 2026.
+    let sas = "sv=2021-12-02&ss=b&srt=o&se=2030-01-02T03%3A04%3A05Z&sp=c\
+               &sig=ZOrPazgf7CJies%2FVn3BpqrDWqNteSSgPPxA8zf0naCQ%3D";
+    let now = UNIX_EPOCH + Duration::from_secs(1_795_477_570);
+    let options = BlobOptions {
+        clock: WallClock::new(move || now),
+        ..BlobOptions::default()
+    };
+    let (_server, client) = start(options).await;
+    let path = format!("/con/b?{sas}");
+    let created = client.send_raw("PUT", &path, &[BLOCK], "").await.unwrap();
+    assert_eq!(created.status, 201);
+    let again = client.send_raw("PUT", &path, &[BLOCK], "").await.unwrap();
+    assert_eq!(again.code(), (403, "AuthorizationPermissionMismatch"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hours_pass_in_no_time_when_the_clock_is_driven() {
+    let (began, origin) = (SystemTime::now(), tokio::time::Instant::now());
+    let options = BlobOptions {
+        clock: WallClock::new(move || began + origin.elapsed()),
+        check_dates: false,
+        header_timeout: None,
+        body_timeout: None,
+        ..BlobOptions::default()
+    };
+    let (_server, client) = start(options).await;
+    let last_modified = async |method: &str, path: &str| {
+        let answer = client.send(method, path, &[BLOCK], "").await;
+        assert!(answer.status.is_success());
+        httpdate::parse_http_date(answer.header("last-modified")).unwrap()
+    };
+    let claimed = last_modified("PUT", "/con/b").await;
+    tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+    let renewed = last_modified("PUT", "/con/b?comp=metadata").await;
+    assert!(renewed.duration_since(claimed).unwrap() >= Duration::from_secs(3 * 3600));
+    assert_eq!(last_modified("HEAD", "/con/b").await, renewed);
+}

@@ -61,7 +61,7 @@ async fn garbage_is_answered_or_closed_and_the_endpoint_lives_on() {
 #[tokio::test]
 async fn a_slow_head_is_cut_off() {
     let options = BlobOptions {
-        header_timeout: Duration::from_millis(50),
+        header_timeout: Some(Duration::from_millis(50)),
         ..BlobOptions::default()
     };
     let (server, _client) = start(options).await;

@@ -1,0 +1,294 @@
+//! The protocol of one connection, without its socket.
+
+mod frames;
+#[cfg(test)]
+mod tests;
+mod violation;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use self::violation::Violation;
+use super::codec::frame::HEARTBEAT;
+use super::codec::outgoing;
+use super::consumer::Pumped;
+use super::errors::{AmqpError, condition, unauthorized};
+use super::limits;
+use super::link::{Link, LinkKind};
+use super::output::Output;
+use super::sas::Grants;
+use super::service::Service;
+use super::session::Session;
+use super::settlement::Settlements;
+use super::signal::{LinkKey, Signal};
+use crate::broker::now_ms;
+
+/// How often tokens are looked at, if they are checked at all.
+const GRANT_CHECK: Duration = Duration::from_secs(1);
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Header,
+    Sasl,
+    HeaderAfterSasl,
+    AwaitOpen,
+    Open,
+    /// We have said close; the peer gets until then to do the same.
+    Closing {
+        until: Instant,
+    },
+    Closed,
+}
+
+/// What sessions and links need of their connection.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) id: u64,
+    pub(crate) service: Arc<Service>,
+    pub(crate) signals: UnboundedSender<Signal>,
+    pub(crate) output: Output,
+    pub(crate) grants: Grants,
+    pub(crate) max_frame: usize,
+    pub(crate) settlements: Settlements,
+    pub(crate) now: Instant,
+    ready: VecDeque<LinkKey>,
+    last_serial: u64,
+}
+
+impl Core {
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
+    }
+
+    /// Puts a sending link in line, once.
+    pub(crate) fn make_ready(&mut self, channel: u16, handle: u32, link: &mut Link) {
+        let sends = matches!(link.kind, LinkKind::Consumer(_) | LinkKind::Replies(_));
+        if sends && !link.is_ready {
+            link.is_ready = true;
+            self.ready.push_back(LinkKey {
+                channel,
+                handle,
+                serial: link.serial,
+            });
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    core: Core,
+    phase: Phase,
+    sessions: HashMap<u16, Session>,
+    open_deadline: Instant,
+    heartbeat_every: Duration,
+    last_written: Instant,
+    next_grant_check: Option<Instant>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: u64,
+        service: Arc<Service>,
+        signals: UnboundedSender<Signal>,
+        now: Instant,
+    ) -> Self {
+        let next_grant_check = service.keys.is_checking().then_some(now + GRANT_CHECK);
+        Self {
+            core: Core {
+                id,
+                service,
+                signals,
+                output: Output::default(),
+                grants: Grants::default(),
+                max_frame: limits::MIN_MAX_FRAME as usize,
+                settlements: Settlements::default(),
+                now,
+                ready: VecDeque::new(),
+                last_serial: 0,
+            },
+            phase: Phase::Header,
+            sessions: HashMap::new(),
+            open_deadline: now + limits::OPEN_DEADLINE,
+            heartbeat_every: limits::HEARTBEAT,
+            last_written: now,
+            next_grant_check,
+        }
+    }
+
+    pub(crate) fn output(&mut self) -> &mut Output {
+        &mut self.core.output
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        self.core.output.len() > 0
+    }
+
+    /// A peer that does not take its replies gets no more requests read.
+    pub(crate) fn wants_input(&self) -> bool {
+        self.core.output.len() < limits::OUTPUT_HIGH_WATER && self.phase != Phase::Closed
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.phase == Phase::Closed && !self.has_output()
+    }
+
+    pub(crate) fn note_written(&mut self, now: Instant) {
+        self.last_written = now;
+    }
+
+    /// When `on_timer` wants to be called.
+    pub(crate) fn deadline(&self) -> Instant {
+        let base = match self.phase {
+            Phase::Closing { until } => return until,
+            Phase::Open | Phase::Closed => self.last_written + self.heartbeat_every,
+            _ => self.open_deadline,
+        };
+        let others = [self.core.settlements.next_due(), self.next_grant_check];
+        others.into_iter().flatten().fold(base, Instant::min)
+    }
+
+    pub(crate) fn on_timer(&mut self, now: Instant) {
+        self.core.now = now;
+        match self.phase {
+            Phase::Closing { until } if until <= now => self.phase = Phase::Closed,
+            Phase::Closing { .. } | Phase::Closed => {}
+            Phase::Open => {
+                self.core.settlements.flush(now, &mut self.core.output);
+                if self.last_written + self.heartbeat_every <= now {
+                    self.last_written = now;
+                    self.core
+                        .output
+                        .write(|buf| buf.extend_from_slice(&HEARTBEAT));
+                }
+                self.check_grants(now);
+            }
+            _ if self.open_deadline <= now => {
+                self.fail(&Violation::OpenTimeout(limits::OPEN_DEADLINE));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what the socket has read so far; an incomplete frame stays in `buf`.
+    pub(crate) fn on_bytes(&mut self, buf: &mut BytesMut, now: Instant) {
+        self.core.now = now;
+        loop {
+            match self.step(buf) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(violation) => {
+                    self.fail(&violation);
+                    buf.clear();
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_signal(&mut self, signal: Signal, now: Instant) {
+        self.core.now = now;
+        let core = &mut self.core;
+        match signal {
+            Signal::Ready(handle) => {
+                handle.taken_from_queue();
+                let key = handle.key;
+                if let Some(link) = self
+                    .sessions
+                    .get_mut(&key.channel)
+                    .and_then(|session| session.link_mut(key))
+                {
+                    core.make_ready(key.channel, key.handle, link);
+                }
+            }
+            Signal::Detach(key, error) => {
+                if let Some(session) = self.sessions.get_mut(&key.channel) {
+                    session.detach_key(core, key, &error);
+                }
+            }
+            Signal::DetachReceivers {
+                hub,
+                partition,
+                error,
+            } => {
+                for session in self.sessions.values_mut() {
+                    session.detach_receivers(core, &hub, partition.as_deref(), &error);
+                }
+            }
+            Signal::EndSessions(error) => {
+                for session in self.sessions.values_mut().filter(|s| !s.is_ended()) {
+                    session.end(core, Some(&error));
+                }
+            }
+            Signal::Close(error) => self.close(Some(&error)),
+            Signal::Cut => self.phase = Phase::Closed,
+        }
+    }
+
+    /// Lets links send until the output is full or none has anything to send.
+    pub(crate) fn pump(&mut self) {
+        while self.core.output.len() < limits::OUTPUT_HIGH_WATER
+            && let Some(key) = self.core.ready.pop_front()
+        {
+            let Some(session) = self.sessions.get_mut(&key.channel) else {
+                continue;
+            };
+            if session.pump(&mut self.core, key) == Pumped::More
+                && let Some(link) = session.link_mut(key)
+            {
+                self.core.make_ready(key.channel, key.handle, link);
+            }
+        }
+    }
+
+    /// Detaches what is no longer covered by a token.
+    fn check_grants(&mut self, now: Instant) {
+        let Some(due) = self.next_grant_check else {
+            return;
+        };
+        if due > now {
+            return;
+        }
+        self.next_grant_check = Some(now + GRANT_CHECK);
+        let error = unauthorized("Listen", "$cbs");
+        for session in self.sessions.values_mut() {
+            session.detach_unauthorized(&mut self.core, now_ms() / 1000, &error);
+        }
+    }
+
+    fn fail(&mut self, violation: &Violation) {
+        tracing::warn!(
+            connection = self.core.id,
+            ?violation,
+            "closing a bad peer: {violation}"
+        );
+        let condition = match violation {
+            Violation::Decode(_) => condition::DECODE,
+            Violation::Frame(_) | Violation::Header => condition::FRAMING,
+            _ => condition::NOT_ALLOWED,
+        };
+        self.close(Some(&AmqpError::new(condition, violation.to_string())));
+    }
+
+    /// Says close if there is a connection to close, and frees all links at once.
+    fn close(&mut self, error: Option<&AmqpError>) {
+        match self.phase {
+            Phase::Open => {
+                self.core.settlements.flush_all(&mut self.core.output);
+                self.core.output.write(|buf| outgoing::close(buf, error));
+                self.phase = Phase::Closing {
+                    until: self.core.now + limits::CLOSE_GRACE,
+                };
+            }
+            Phase::Closing { .. } | Phase::Closed => {}
+            _ => self.phase = Phase::Closed,
+        }
+        self.sessions.clear();
+    }
+}

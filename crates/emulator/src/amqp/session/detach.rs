@@ -1,0 +1,91 @@
+//! The end of links, from either side.
+
+use super::Session;
+use crate::amqp::codec::incoming::Detach;
+use crate::amqp::codec::outgoing;
+use crate::amqp::connection::Core;
+use crate::amqp::errors::AmqpError;
+use crate::amqp::link::{Link, LinkKind};
+use crate::amqp::signal::LinkKey;
+
+impl Session {
+    pub(crate) fn on_detach(&mut self, core: &mut Core, detach: &Detach) {
+        let Some(link) = self.links.remove(&detach.handle) else {
+            return;
+        };
+        if !matches!(link.kind, LinkKind::Detached) {
+            core.settlements.flush_all(&mut core.output);
+            core.output.write(|buf| {
+                outgoing::detach(buf, self.channel, detach.handle, detach.closed, None);
+            });
+        }
+    }
+
+    /// Detaches the link if it is still the one that is meant.
+    pub(crate) fn detach_key(&mut self, core: &mut Core, key: LinkKey, error: &AmqpError) {
+        if self
+            .links
+            .get(&key.handle)
+            .is_some_and(|link| link.serial == key.serial)
+        {
+            self.detach_link(core, key.handle, error);
+        }
+    }
+
+    /// Detaches the receivers of a partition, or of all partitions of a hub.
+    pub(crate) fn detach_receivers(
+        &mut self,
+        core: &mut Core,
+        hub: &str,
+        partition: Option<&str>,
+        error: &AmqpError,
+    ) {
+        self.detach_where(core, error, |link| match &link.kind {
+            LinkKind::Consumer(consumer) => {
+                let place = &consumer.subscription;
+                place.hub().name().eq_ignore_ascii_case(hub)
+                    && partition.is_none_or(|id| place.partition().id() == id)
+            }
+            _ => false,
+        });
+    }
+
+    /// Detaches event links whose token has ended.
+    pub(crate) fn detach_unauthorized(&mut self, core: &mut Core, now_s: i64, error: &AmqpError) {
+        let grants = std::mem::take(&mut core.grants);
+        self.detach_where(core, error, |link| {
+            link.resource
+                .as_deref()
+                .is_some_and(|resource| !grants.covers(resource, now_s))
+        });
+        core.grants = grants;
+    }
+
+    fn detach_where(&mut self, core: &mut Core, error: &AmqpError, which: impl Fn(&Link) -> bool) {
+        let mut handles: Vec<u32> = self
+            .links
+            .iter()
+            .filter(|(_, link)| which(link))
+            .map(|(handle, _)| *handle)
+            .collect();
+        handles.sort_unstable();
+        for handle in handles {
+            self.detach_link(core, handle, error);
+        }
+    }
+
+    pub(super) fn detach_link(&mut self, core: &mut Core, handle: u32, error: &AmqpError) {
+        let Some(link) = self.links.get_mut(&handle) else {
+            return;
+        };
+        if matches!(link.kind, LinkKind::Detached) {
+            return;
+        }
+        tracing::info!(connection = core.id, link = link.name, %error, "detaching");
+        link.kind = LinkKind::Detached;
+        link.resource = None;
+        core.settlements.flush_all(&mut core.output);
+        core.output
+            .write(|buf| outgoing::detach(buf, self.channel, handle, true, Some(error)));
+    }
+}

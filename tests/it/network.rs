@@ -254,6 +254,31 @@ async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
 }
 
 #[tokio::test]
+async fn closing_lets_go_of_a_peer_that_never_answers() {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let proxy = Proxy::start(emulator.amqp_addr(), 1, 500, Then::Stall).await;
+    let text = format!(
+        "Endpoint=sb://localhost:{};SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true",
+        proxy.addr.port()
+    );
+    // Nothing but the close itself can be what ends it.
+    let patient = options().with_idle_timeout(Duration::from_secs(300));
+    let client = AmqpTransport::from_connection_string(&text, Some(HUB), patient).unwrap();
+    let error = client.event_hub_properties().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout, "{error}");
+    assert_eq!(proxy.open.load(Ordering::SeqCst), 1);
+    let started = Instant::now();
+    client.close().await;
+    assert!(started.elapsed() < Duration::from_secs(3));
+    let mut waits = 0;
+    while proxy.open.load(Ordering::SeqCst) > 0 {
+        waits += 1;
+        assert!(waits < 100, "the stream is held on to");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_kept_alive() {
     let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
     let proxy = Proxy::start(emulator.amqp_addr(), 0, 0, Then::Cut).await;

@@ -24,6 +24,8 @@ pub(crate) struct Proxy {
     pub(crate) accepted: Arc<AtomicUsize>,
     /// Bytes that clients have sent.
     pub(crate) sent: Arc<AtomicUsize>,
+    /// Connections that clients have not closed yet.
+    pub(crate) open: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -41,6 +43,8 @@ impl Proxy {
         let count = Arc::clone(&accepted);
         let sent = Arc::new(AtomicUsize::new(0));
         let all_sent = Arc::clone(&sent);
+        let open = Arc::new(AtomicUsize::new(0));
+        let all_open = Arc::clone(&open);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -48,6 +52,8 @@ impl Proxy {
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 let limit = (number < limited).then_some(bytes);
                 let sent = Arc::clone(&all_sent);
+                let open = Arc::clone(&all_open);
+                open.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(async move {
                     let received = AtomicUsize::new(0);
                     let upstream = TcpStream::connect(upstream).await.unwrap();
@@ -57,6 +63,7 @@ impl Proxy {
                         () = pass(client_read, upstream_write, None, then, &sent) => {}
                         () = pass(upstream_read, client_write, limit, then, &received) => {}
                     }
+                    open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -64,6 +71,7 @@ impl Proxy {
             addr,
             accepted,
             sent,
+            open,
             _task: AbortOnDropHandle::new(task),
         }
     }

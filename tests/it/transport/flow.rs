@@ -80,7 +80,10 @@ async fn the_service_never_sends_more_than_the_prefetch_ahead() {
         // Time for everything that has been granted to arrive.
         tokio::time::sleep(Duration::from_millis(15)).await;
         let max = [1, 4, 6, 1000][round % 4];
-        let events = receiver.receive(max).await.unwrap();
+        let events = timeout(Duration::from_secs(5), receiver.receive(max))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(events.len() <= max.min(10), "{} of {max}", events.len());
         if max == 1000 {
             assert!(events.len() >= 4, "credit is given back: {}", events.len());

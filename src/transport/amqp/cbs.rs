@@ -254,7 +254,14 @@ impl Task {
                     let attached = RpcLink::attach("$cbs", &self.sessions, deadline).await;
                     // PROTOCOL: a connection has one pair of `$cbs` links; where one is left behind half
                     // open, only another connection helps.
-                    (attached.inspect_err(|_| self.vitals.retire())?, false)
+                    let attached = attached.map_err(|failure| Failure {
+                        scope: Scope::Connection,
+                        ..failure
+                    });
+                    (
+                        attached.inspect_err(|failure| self.vitals.note(failure))?,
+                        false,
+                    )
                 }
             };
             match link

@@ -49,6 +49,14 @@ const TARGET: &str = "eventhubs_processor::transport";
 ///
 /// It connects with the first operation and again when the connection is lost. Nothing waits without a
 /// deadline ([`AmqpOptions`]). Dropping it drops the connection; [`close`](Transport::close) closes it.
+///
+/// It retries nothing but a loss it could not know of: an operation that finds the old connection dead is tried once
+/// more on a new one, and a token that was refused is replaced once. Pauses and further attempts are the caller's.
+///
+/// # Cancel safety
+///
+/// Every operation may be dropped midway. What it had opened is closed, other operations and receivers are not
+/// disturbed, and a connection that was being made for several callers is made by the next of them.
 pub struct AmqpTransport {
     endpoint: Endpoint,
     options: AmqpOptions,
@@ -157,6 +165,7 @@ impl AmqpTransport {
         }
     }
 
+    /// Reads on the leased connection. A refused token is replaced once.
     async fn try_read(
         &self,
         lease: &Lease,
@@ -164,10 +173,16 @@ impl AmqpTransport {
         deadline: &Deadline,
     ) -> Result<Reply, Failure> {
         let connection = lease.connection();
-        let audience = self.endpoint.hub_audience();
-        let token = connection.cbs.authorize(audience, false, deadline).await?;
         let event_hub = &self.endpoint.event_hub;
-        management::read(connection, event_hub, entity, &token, deadline).await
+        let mut again = false;
+        loop {
+            let audience = self.endpoint.hub_audience();
+            let token = connection.cbs.authorize(audience, again, deadline).await?;
+            match management::read(connection, event_hub, entity, &token, deadline).await {
+                Err(failure) if !again && is_unauthorized(&failure) => again = true,
+                result => return result,
+            }
+        }
     }
 
     /// Opens a receiver on the leased connection. A refused token is replaced once.
@@ -192,11 +207,7 @@ impl AmqpTransport {
                 .authorize(audience.clone(), again, deadline)
                 .await?;
             match AmqpReceiver::attach(&context, options, &audience, deadline).await {
-                Err(failure)
-                    if !again && failure.error.kind() == TransportErrorKind::Unauthorized =>
-                {
-                    again = true;
-                }
+                Err(failure) if !again && is_unauthorized(&failure) => again = true,
                 result => return result,
             }
         }
@@ -209,6 +220,10 @@ impl AmqpTransport {
         }
         failure.error
     }
+}
+
+fn is_unauthorized(failure: &Failure) -> bool {
+    failure.error.kind() == TransportErrorKind::Unauthorized
 }
 
 #[async_trait]

@@ -5,6 +5,9 @@ mod identity;
 mod recovery;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use eventhubs_emulator::{Emulator, Event};
@@ -14,9 +17,6 @@ use eventhubs_processor::model::{EventPosition, Offset, ReceivedEvent};
 use eventhubs_processor::transport::{
     AmqpOptions, AmqpTransport, PartitionReceiver, ReceiverOptions, Transport,
 };
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
 const HUB: &str = "hub";

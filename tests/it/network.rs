@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::EventPosition;
 use eventhubs_processor::error::TransportErrorKind as Kind;
@@ -150,6 +151,97 @@ async fn tls_trusts_nobody_without_a_reason() {
     assert!(server.try_join_next().is_none());
 }
 
+/// Accepts TLS with a certificate for `localhost` and passes the bytes on to the emulator.
+async fn tls_proxy(emulator: &Emulator, config: rustls::ServerConfig) -> (u16, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let upstream = emulator.amqp_addr();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                if let Ok(mut client) = acceptor.accept(stream).await {
+                    let mut upstream = tokio::net::TcpStream::connect(upstream).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+                }
+            });
+        }
+    });
+    (port, tasks)
+}
+
+/// The platform's trust is a matter of the process, so the client runs in a second one that trusts our
+/// authority.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tls_trusts_the_platform_and_checks_the_name() {
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let authority_cert = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![leaf.der().clone()],
+        rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+    )
+    .unwrap();
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    emulator.send(HUB, Some("0"), Event::new("x")).unwrap();
+    let (port, _proxy) = tls_proxy(&emulator, config).await;
+    let trusted = std::env::temp_dir().join(format!("ehp-{port}-{}.pem", std::process::id()));
+    let pem = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        base64::engine::general_purpose::STANDARD.encode(authority_cert.der())
+    );
+    std::fs::write(&trusted, pem).unwrap();
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "--ignored", "network::client_that_trusts_us"])
+        .env("SSL_CERT_FILE", &trusted)
+        .env("EHP_TEST_TLS_PORT", port.to_string());
+    let output = timeout(Duration::from_secs(30), child.output())
+        .await
+        .unwrap()
+        .unwrap();
+    std::fs::remove_file(&trusted).unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+#[ignore = "a part of tls_trusts_the_platform_and_checks_the_name"]
+async fn client_that_trusts_us() {
+    let port = std::env::var("EHP_TEST_TLS_PORT").unwrap();
+    let client = |host| {
+        let text = format!("Endpoint=sb://{host}:{port};SharedAccessKeyName=n;SharedAccessKey=k");
+        AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+    };
+    let good = client("localhost");
+    open_and_receive(&good, "0").await.unwrap();
+    good.close().await;
+    // The same server under a name that the certificate does not cover.
+    let error = client("127.0.0.1")
+        .event_hub_properties()
+        .await
+        .unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("certificate"), "{source}");
+}
+
 #[tokio::test]
 async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
     let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
@@ -161,6 +253,50 @@ async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
         AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn closing_lets_go_of_a_peer_that_never_answers() {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let proxy = Proxy::start(emulator.amqp_addr(), 1, 500, Then::Stall).await;
+    let text = format!(
+        "Endpoint=sb://localhost:{};SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true",
+        proxy.addr.port()
+    );
+    // Nothing but the close itself can be what ends it.
+    let patient = options().with_idle_timeout(Duration::from_secs(300));
+    let client = AmqpTransport::from_connection_string(&text, Some(HUB), patient).unwrap();
+    let error = client.event_hub_properties().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout, "{error}");
+    assert_eq!(proxy.open.load(Ordering::SeqCst), 1);
+    let started = Instant::now();
+    client.close().await;
+    assert!(started.elapsed() < Duration::from_secs(3));
+    let mut waits = 0;
+    while proxy.open.load(Ordering::SeqCst) > 0 {
+        waits += 1;
+        assert!(waits < 100, "the stream is held on to");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_alive() {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let proxy = Proxy::start(emulator.amqp_addr(), 0, 0, Then::Cut).await;
+    let client = client(proxy.addr.port());
+    let mut receiver = client.open_receiver(earliest("0")).await.unwrap();
+    // Long enough for the session's first exchanges to be over.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = proxy.sent.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(4200)).await;
+    let heartbeats = (proxy.sent.load(Ordering::SeqCst) - before) / 8;
+    // Half of our idle timeout of two seconds.
+    assert!((3..=5).contains(&heartbeats), "{heartbeats}");
+    emulator.send(HUB, Some("0"), Event::new("x")).unwrap();
+    receiver.receive(1).await.unwrap();
+    assert_eq!(proxy.accepted.load(Ordering::SeqCst), 1);
+    client.close().await;
 }
 
 #[tokio::test]

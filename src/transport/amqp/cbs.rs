@@ -10,18 +10,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::credential::{CredentialKind, EventHubsCredential, Secret};
+use crate::credential::{EventHubsCredential, Secret};
 use crate::error::{TransportError, TransportErrorKind};
 
 use super::TARGET;
 use super::connection::{Sessions, Vitals};
 use super::deadline::Deadline;
+use super::errors::Scope;
 use super::failure::Failure;
 use super::filter::unix_millis;
 use super::rpc::{Refusal, Request, RpcLink};
-
-/// PROTOCOL: what tokens of Entra ID must be issued for; the doubled slash is no slip.
-const SCOPE: &str = "https://eventhubs.azure.net//.default";
+use super::token::{Token, mint};
 
 /// Least time between two tokens for one entity, so that a token source that hands out stale tokens, or none,
 /// cannot make a busy loop of the renewal.
@@ -32,59 +31,6 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests waiting while a token is put. More callers wait.
 const QUEUE: usize = 64;
-
-/// A token as it goes to the service.
-struct Token {
-    text: Secret,
-    kind: &'static str,
-    expires_at: SystemTime,
-    renewable: bool,
-}
-
-/// Asks the credential for a token about `audience`.
-async fn mint(credential: &EventHubsCredential, audience: &str) -> Result<Token, TransportError> {
-    const SAS: &str = "servicebus.windows.net:sastoken";
-    let now = SystemTime::now();
-    let token = match &credential.0 {
-        CredentialKind::SharedAccessKey(key) => {
-            let signature = key.sign(audience, now);
-            Token {
-                text: signature.text,
-                kind: SAS,
-                expires_at: signature.expires_at,
-                renewable: true,
-            }
-        }
-        CredentialKind::SharedAccessSignature(signature) => Token {
-            text: signature.text.clone(),
-            kind: SAS,
-            expires_at: signature.expires_at,
-            renewable: false,
-        },
-        CredentialKind::Token(source) => {
-            let token = source.token(SCOPE).await.map_err(|error| {
-                TransportError::new(
-                    TransportErrorKind::Unauthorized,
-                    "the token credential gave no token",
-                )
-                .with_source(error)
-            })?;
-            Token {
-                text: token.token,
-                kind: "jwt",
-                expires_at: token.expires_at,
-                renewable: true,
-            }
-        }
-    };
-    if token.expires_at <= now {
-        return Err(TransportError::new(
-            TransportErrorKind::Unauthorized,
-            "the token or signature has expired",
-        ));
-    }
-    Ok(token)
-}
 
 /// What the service has accepted about one entity.
 struct Grant {
@@ -164,11 +110,9 @@ impl Cbs {
         again: bool,
         deadline: &Deadline,
     ) -> Result<Secret, Failure> {
-        let lost = || {
-            Failure::of_link(TransportError::new(
-                TransportErrorKind::ConnectionLost,
-                "authorizing",
-            ))
+        let lost = || Failure {
+            error: TransportError::new(TransportErrorKind::ConnectionLost, "authorizing"),
+            scope: Scope::Connection,
         };
         let (reply, answer) = oneshot::channel();
         let request = Authorize {
@@ -221,13 +165,14 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Command>) {
-        let stop = self.vitals.stop().clone();
+        let (stop, dead) = (self.vitals.stop().clone(), self.vitals.dead().clone());
         loop {
             let due = self.grants.values().map(|grant| grant.due_at).min();
             tokio::select! {
                 // The end first, then those who wait, then what may wait.
                 biased;
                 () = stop.cancelled() => return,
+                () = dead.cancelled() => return,
                 request = requests.recv() => match request {
                     Some(Command::Authorize(request)) => self.answer(request).await,
                     Some(Command::Forget { audience }) => {
@@ -309,7 +254,14 @@ impl Task {
                     let attached = RpcLink::attach("$cbs", &self.sessions, deadline).await;
                     // PROTOCOL: a connection has one pair of `$cbs` links; where one is left behind half
                     // open, only another connection helps.
-                    (attached.inspect_err(|_| self.vitals.retire())?, false)
+                    let attached = attached.map_err(|failure| Failure {
+                        scope: Scope::Connection,
+                        ..failure
+                    });
+                    (
+                        attached.inspect_err(|failure| self.vitals.note(failure))?,
+                        false,
+                    )
                 }
             };
             match link
@@ -360,5 +312,38 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(life: u64, renewable: bool) -> (Duration, Duration) {
+        let now = Instant::now();
+        let token = Token {
+            text: Secret::new("canary"),
+            kind: "jwt",
+            expires_at: SystemTime::now() + Duration::from_secs(life),
+            renewable,
+        };
+        let grant = Grant::new(token, now);
+        (grant.due_at - now, grant.expires_at - now)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewal_comes_at_four_fifths_of_the_life_but_never_in_a_hurry() {
+        let is_about = |duration: Duration, secs: u64| {
+            duration <= Duration::from_secs(secs)
+                && duration > Duration::from_secs(secs) - Duration::from_millis(500)
+        };
+        let (due, expires) = grant(3600, true);
+        assert!(is_about(due, 2880) && is_about(expires, 3600), "{due:?}");
+        assert_eq!(grant(1, true).0, FLOOR);
+        let (due, expires) = grant(3600, false);
+        assert_eq!(
+            due, expires,
+            "what cannot be renewed is forgotten when it ends"
+        );
     }
 }

@@ -25,12 +25,13 @@ use super::deadline::Deadline;
 use super::endpoint::Endpoint;
 use super::errors::Scope;
 use super::failure::{self, Failure};
+use super::guard::FrameGuard;
 use super::rpc::RpcLink;
 use super::stream::{self, Guarded};
 use super::{AmqpOptions, TARGET};
 
-/// Highest channel number: a session per receiver and two more, so hubs of 1024 partitions fit several times.
-/// .NET allows 8192 channels as well.
+/// Highest channel number we ask for: a session per receiver and two more, so hubs of 1024 partitions fit several
+/// times. .NET allows 8192 channels as well. The peer may allow fewer; then a second connection takes the rest.
 const CHANNEL_MAX: u16 = 8191;
 
 /// Sessions asked for while one is being begun. More callers wait.
@@ -50,6 +51,8 @@ pub(super) struct Vitals {
     dead: CancellationToken,
     /// No new work: the next operation makes another connection.
     retired: CancellationToken,
+    /// All channels are taken. What is on it lives on; new work goes to another connection.
+    full: CancellationToken,
 }
 
 impl Vitals {
@@ -57,15 +60,22 @@ impl Vitals {
         &self.stop
     }
 
+    /// Whether the stream is gone: told by cancellation.
+    pub(super) fn dead(&self) -> &CancellationToken {
+        &self.dead
+    }
+
     /// Lets the next operation make another connection.
     pub(super) fn retire(&self) {
         self.retired.cancel();
     }
 
-    /// Retires the connection if that is how far the failure reaches.
+    /// Keeps new work away if that is what the failure means.
     pub(super) fn note(&self, failure: &Failure) {
-        if failure.scope == Scope::Connection {
-            self.retire();
+        match failure.scope {
+            Scope::Connection => self.retire(),
+            Scope::NoChannel => self.full.cancel(),
+            Scope::Link => {}
         }
     }
 }
@@ -150,7 +160,7 @@ impl Connection {
         let vitals = Vitals::default();
         let guarded = Guarded::new(
             stream,
-            options.max_frame_size,
+            FrameGuard::new(options.max_frame_size, millis(options.idle_timeout / 2)),
             options.idle_timeout,
             vitals.kill.clone(),
             vitals.dead.clone(),
@@ -194,7 +204,12 @@ impl Connection {
         })
     }
 
-    /// Whether new work may be put on it.
+    /// Whether it has no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        self.vitals.full.is_cancelled()
+    }
+
+    /// Whether it is alive and not being given up.
     pub(super) fn is_usable(&self) -> bool {
         !self.vitals.dead.is_cancelled()
             && !self.vitals.retired.is_cancelled()
@@ -282,6 +297,10 @@ async fn drive(
     vitals.retire();
     match timeout(close_timeout, connection.close()).await {
         Ok(Ok(())) => tracing::debug!(target: TARGET, "connection closed"),
+        // The library takes frames of its own sessions for an error once it has sent the close.
+        Ok(Err(_)) if vitals.stop.is_cancelled() => {
+            tracing::debug!(target: TARGET, "connection closed");
+        }
         Ok(Err(error)) => tracing::info!(target: TARGET, %error, "connection lost"),
         Err(_) => tracing::info!(target: TARGET, "the peer did not answer the close"),
     }

@@ -9,6 +9,8 @@ pub(super) enum Scope {
     Connection,
     /// The link, or the session that stands and falls with it.
     Link,
+    /// Nothing is broken, but the connection takes no more sessions.
+    NoChannel,
 }
 
 /// The kind of failure that an AMQP error condition stands for. A condition nobody has heard of counts as

@@ -57,8 +57,8 @@ pub(super) fn remote(doing: &str, error: &definitions::Error, least: Scope) -> F
         format!("{doing}: {description}")
     };
     let scope = match least {
-        Scope::Connection => least,
         Scope::Link => scope(&condition),
+        Scope::Connection | Scope::NoChannel => least,
     };
     Failure {
         error: TransportError::new(classify(&condition, description), context)
@@ -114,7 +114,7 @@ pub(super) fn begin(doing: &str, error: BeginError) -> Failure {
         BeginError::LocalChannelMaxReached => Failure::new(
             Kind::QuotaExceeded,
             format!("{doing}: no channel is free on the connection"),
-            Scope::Link,
+            Scope::NoChannel,
         ),
         BeginError::IllegalState | BeginError::ConnectionNotOpened | BeginError::RemoteEnded => {
             Failure::new(
@@ -191,5 +191,77 @@ pub(super) fn send(doing: &str, error: SendError) -> Failure {
             Kind::Rejected,
             format!("{doing}: {other}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fe2o3_amqp_types::definitions::{AmqpError, ConnectionError, LinkError, SessionError};
+
+    use super::*;
+
+    fn error(condition: impl Into<ErrorCondition>) -> definitions::Error {
+        definitions::Error::new(condition, "the text".to_owned(), None)
+    }
+
+    fn stopped(reason: ConnectionStopReason) -> RecvError {
+        RecvError::LinkStateError(LinkStateError::SessionStopped(
+            SessionStopReason::ConnectionStopped(reason),
+        ))
+    }
+
+    #[test]
+    fn what_the_peer_says_is_passed_on() {
+        let failure = receive(
+            "receiving",
+            RecvError::LinkStateError(LinkStateError::RemoteClosedWithError(error(
+                LinkError::Stolen,
+            ))),
+        );
+        assert_eq!(failure.error.kind(), Kind::OwnershipLost);
+        assert_eq!(failure.error.condition(), Some("amqp:link:stolen"));
+        assert_eq!(failure.scope, Scope::Link);
+        assert!(failure.error.to_string().contains("the text"));
+    }
+
+    #[test]
+    fn the_loss_of_a_connection_is_one_whatever_ended_it() {
+        let forced =
+            ConnectionStopReason::RemoteClosedWithError(error(ConnectionError::ConnectionForced));
+        // A close with an odd reason costs the connection all the same.
+        let odd = ConnectionStopReason::RemoteClosedWithError(error(AmqpError::InternalError));
+        for (reason, kind) in [
+            (ConnectionStopReason::Closed, Kind::ConnectionLost),
+            (ConnectionStopReason::RemoteClosed, Kind::ConnectionLost),
+            (forced, Kind::ConnectionLost),
+            (odd, Kind::LinkDetached),
+        ] {
+            let failure = receive("receiving", stopped(reason));
+            assert_eq!(failure.error.kind(), kind);
+            assert_eq!(failure.scope, Scope::Connection);
+            assert!(failure.error.is_transient());
+        }
+    }
+
+    #[test]
+    fn a_session_that_ends_costs_its_link() {
+        for reason in [
+            SessionStopReason::RemoteEnded,
+            SessionStopReason::Ended,
+            SessionStopReason::RemoteEndedWithError(error(SessionError::WindowViolation)),
+        ] {
+            let error = LinkStateError::SessionStopped(reason);
+            let failure = link_state("receiving", &error);
+            assert_eq!(failure.error.kind(), Kind::LinkDetached);
+            assert_eq!(failure.scope, Scope::Link);
+        }
+    }
+
+    #[test]
+    fn a_refused_attach_keeps_the_reason() {
+        let refused = ReceiverAttachError::RemoteClosedWithError(error(AmqpError::NotFound));
+        let failure = attach_receiver("receiving", refused);
+        assert_eq!(failure.error.kind(), Kind::NotFound);
+        assert_eq!(failure.error.condition(), Some("amqp:not-found"));
     }
 }

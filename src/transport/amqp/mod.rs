@@ -17,6 +17,7 @@ mod scan;
 mod sender;
 mod slot;
 mod stream;
+mod token;
 
 use std::fmt;
 
@@ -37,7 +38,7 @@ use errors::Scope;
 use failure::Failure;
 use management::{Entity, Reply};
 use receiver::{AmqpReceiver, Context};
-use slot::{Lease, Slot};
+use slot::{Lease, Slot, Tries};
 
 pub use options::AmqpOptions;
 pub use sender::AmqpSender;
@@ -45,10 +46,19 @@ pub use sender::AmqpSender;
 /// Where this module's log events can be found.
 const TARGET: &str = "eventhubs_processor::transport";
 
-/// A client of one event hub over AMQP, on one connection for all receivers.
+/// A client of one event hub over AMQP, on one connection for all receivers (or on several, if the service allows
+/// fewer sessions on one than there are receivers).
 ///
 /// It connects with the first operation and again when the connection is lost. Nothing waits without a
 /// deadline ([`AmqpOptions`]). Dropping it drops the connection; [`close`](Transport::close) closes it.
+///
+/// It retries nothing but a loss it could not know of: an operation that finds the old connection dead is tried once
+/// more on a new one, and a token that was refused is replaced once. Pauses and further attempts are the caller's.
+///
+/// # Cancel safety
+///
+/// Every operation may be dropped midway. What it had opened is closed, other operations and receivers are not
+/// disturbed, and a connection that was being made for several callers is made by the next of them.
 pub struct AmqpTransport {
     endpoint: Endpoint,
     options: AmqpOptions,
@@ -197,16 +207,17 @@ impl AmqpTransport {
 
     async fn read(&self, entity: Entity<'_>) -> Result<Reply, TransportError> {
         let deadline = self.deadline();
-        let mut first = true;
+        let mut tries = Tries::default();
         loop {
             let lease = self.slot.lease(&deadline).await?;
             match self.try_read(&lease, &entity, &deadline).await {
-                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                Err(failure) if lease.is_worth_another(&failure, &mut tries) => {}
                 result => return result.map_err(|failure| self.told(failure)),
             }
         }
     }
 
+    /// Reads on the leased connection. A refused token is replaced once.
     async fn try_read(
         &self,
         lease: &Lease,
@@ -214,10 +225,16 @@ impl AmqpTransport {
         deadline: &Deadline,
     ) -> Result<Reply, Failure> {
         let connection = lease.connection();
-        let audience = self.endpoint.hub_audience();
-        let token = connection.cbs.authorize(audience, false, deadline).await?;
         let event_hub = &self.endpoint.event_hub;
-        management::read(connection, event_hub, entity, &token, deadline).await
+        let mut again = false;
+        loop {
+            let audience = self.endpoint.hub_audience();
+            let token = connection.cbs.authorize(audience, again, deadline).await?;
+            match management::read(connection, event_hub, entity, &token, deadline).await {
+                Err(failure) if !again && is_unauthorized(&failure) => again = true,
+                result => return result,
+            }
+        }
     }
 
     /// Opens a receiver on the leased connection. A refused token is replaced once.
@@ -242,11 +259,7 @@ impl AmqpTransport {
                 .authorize(audience.clone(), again, deadline)
                 .await?;
             match AmqpReceiver::attach(&context, options, &audience, deadline).await {
-                Err(failure)
-                    if !again && failure.error.kind() == TransportErrorKind::Unauthorized =>
-                {
-                    again = true;
-                }
+                Err(failure) if !again && is_unauthorized(&failure) => again = true,
                 result => return result,
             }
         }
@@ -259,6 +272,10 @@ impl AmqpTransport {
         }
         failure.error
     }
+}
+
+fn is_unauthorized(failure: &Failure) -> bool {
+    failure.error.kind() == TransportErrorKind::Unauthorized
 }
 
 #[async_trait]
@@ -289,12 +306,12 @@ impl Transport for AmqpTransport {
         options: ReceiverOptions,
     ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
         let deadline = self.deadline();
-        let mut first = true;
+        let mut tries = Tries::default();
         loop {
             let lease = self.slot.lease(&deadline).await?;
             match self.try_open(&lease, &options, &deadline).await {
                 Ok(receiver) => return Ok(Box::new(receiver)),
-                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                Err(failure) if lease.is_worth_another(&failure, &mut tries) => {}
                 Err(failure) => return Err(self.told(failure)),
             }
         }

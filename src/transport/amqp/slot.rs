@@ -1,6 +1,6 @@
 //! The connection in use, and the next one when it is lost.
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -19,7 +19,7 @@ use super::errors::Scope;
 use super::failure::Failure;
 use super::{AmqpOptions, TARGET, stream};
 
-/// Holds one connection at a time. The first operation that finds it lost replaces it; those that come
+/// Holds the connection in use. The first operation that finds it lost replaces it; those that come
 /// meanwhile wait and share the outcome, good or bad. Pauses between attempts are the caller's.
 pub(super) struct Slot {
     endpoint: Endpoint,
@@ -36,6 +36,8 @@ struct State {
     /// Counts the attempts to connect.
     generation: u64,
     current: Option<Arc<Connection>>,
+    /// Connections without a free channel. Each lives as long as a receiver on it.
+    full: Vec<Weak<Connection>>,
     last_failure: Option<Missed>,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -45,6 +47,17 @@ struct Missed {
     at: Instant,
     kind: TransportErrorKind,
     context: String,
+}
+
+/// Connections that one operation tries because the ones before had no free channel. Every one of them takes
+/// hundreds of sessions, so more are needed only if that many others are opened at the same moment.
+const MAX_FULL: u32 = 8;
+
+/// How often an operation has tried already.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    lost: u32,
+    full: u32,
 }
 
 /// A connection for one operation.
@@ -59,11 +72,21 @@ impl Lease {
         &self.connection
     }
 
-    /// Whether the operation may succeed on another connection: this one was old and turned out to be lost.
-    /// Notes the loss.
-    pub(super) fn is_worth_another(&self, failure: &Failure) -> bool {
+    /// Whether the operation may succeed on another connection: this one was old and turned out to be lost, or
+    /// it is full. Notes what it learns about this one.
+    pub(super) fn is_worth_another(&self, failure: &Failure, tries: &mut Tries) -> bool {
         self.connection.vitals.note(failure);
-        self.reused && failure.scope == Scope::Connection
+        match failure.scope {
+            Scope::Link => false,
+            Scope::Connection => {
+                tries.lost += 1;
+                self.reused && tries.lost == 1
+            }
+            Scope::NoChannel => {
+                tries.full += 1;
+                tries.full < MAX_FULL
+            }
+        }
     }
 }
 
@@ -92,6 +115,7 @@ impl Slot {
             .await?;
         if let Some(current) = &state.current
             && current.is_usable()
+            && !current.is_full()
         {
             return Ok(Lease {
                 connection: Arc::clone(current),
@@ -103,8 +127,13 @@ impl Slot {
         {
             return Err(TransportError::new(missed.kind, missed.context.as_str()));
         }
-        if let Some(lost) = state.current.take() {
-            self.retire(lost);
+        if let Some(former) = state.current.take() {
+            if former.is_usable() {
+                state.full.retain(|full| full.strong_count() > 0);
+                state.full.push(Arc::downgrade(&former));
+            } else {
+                self.retire(former);
+            }
         }
         state.generation += 1;
         let generation = state.generation;
@@ -164,9 +193,10 @@ impl Slot {
     /// lets go.
     pub(super) async fn close(&self) {
         debug_assert!(self.closed.is_cancelled());
-        let current = self.state.lock().await.current.take();
-        if let Some(current) = current {
-            self.retire(current);
+        let state = std::mem::take(&mut *self.state.lock().await);
+        let full = state.full.iter().filter_map(Weak::upgrade);
+        for connection in state.current.into_iter().chain(full) {
+            self.retire(connection);
         }
         let mut retired =
             std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner));

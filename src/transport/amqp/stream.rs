@@ -77,14 +77,14 @@ pub(super) struct Guarded<S> {
 impl<S> Guarded<S> {
     pub(super) fn new(
         inner: S,
-        max_frame_size: u32,
+        frames: FrameGuard,
         write_timeout: Duration,
         kill: CancellationToken,
         dead: CancellationToken,
     ) -> Self {
         Self {
             inner,
-            frames: FrameGuard::new(max_frame_size),
+            frames,
             is_at_end: false,
             write_timeout,
             stuck: None,
@@ -190,7 +190,13 @@ mod tests {
     fn guarded<S>(inner: S) -> (Guarded<S>, CancellationToken, CancellationToken) {
         let (kill, dead) = (CancellationToken::new(), CancellationToken::new());
         let timeout = Duration::from_secs(20);
-        let stream = Guarded::new(inner, 512, timeout, kill.clone(), dead.clone());
+        let stream = Guarded::new(
+            inner,
+            FrameGuard::new(512, 1),
+            timeout,
+            kill.clone(),
+            dead.clone(),
+        );
         (stream, kill, dead)
     }
 

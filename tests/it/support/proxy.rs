@@ -22,6 +22,10 @@ pub(crate) enum Then {
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
     pub(crate) accepted: Arc<AtomicUsize>,
+    /// Bytes that clients have sent.
+    pub(crate) sent: Arc<AtomicUsize>,
+    /// Connections that clients have not closed yet.
+    pub(crate) open: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -37,26 +41,37 @@ impl Proxy {
         let addr = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let all_sent = Arc::clone(&sent);
+        let open = Arc::new(AtomicUsize::new(0));
+        let all_open = Arc::clone(&open);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 let limit = (number < limited).then_some(bytes);
+                let sent = Arc::clone(&all_sent);
+                let open = Arc::clone(&all_open);
+                open.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(async move {
+                    let received = AtomicUsize::new(0);
                     let upstream = TcpStream::connect(upstream).await.unwrap();
                     let (client_read, client_write) = client.into_split();
                     let (upstream_read, upstream_write) = upstream.into_split();
                     tokio::select! {
-                        () = pass(client_read, upstream_write, None, then) => {}
-                        () = pass(upstream_read, client_write, limit, then) => {}
+                        () = pass(client_read, upstream_write, None, then, &sent) => {}
+                        () = pass(upstream_read, client_write, limit, then, &received) => {}
                     }
+                    open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
         Self {
             addr,
             accepted,
+            sent,
+            open,
             _task: AbortOnDropHandle::new(task),
         }
     }
@@ -67,6 +82,7 @@ async fn pass(
     mut to: impl AsyncWrite + Unpin,
     limit: Option<usize>,
     then: Then,
+    passed: &AtomicUsize,
 ) {
     let mut left = limit.unwrap_or(usize::MAX);
     let mut buf = [0; 4096];
@@ -79,6 +95,7 @@ async fn pass(
             return;
         }
         left -= len;
+        passed.fetch_add(len, Ordering::SeqCst);
     }
     if then == Then::Stall {
         std::future::pending::<()>().await;

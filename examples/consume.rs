@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::env::{self, VarError};
 use std::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -26,25 +27,36 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(io::stderr)
         .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
 
+async fn run() -> Result<(), BoxError> {
     let hub = AmqpTransport::from_connection_string(
         &required("EVENTHUBS_CONNECTION_STRING")?,
         optional::<String>("EVENTHUB_NAME")?.as_deref(),
     )?;
     let store = BlobCheckpointStore::from_connection_string(
         &required("STORAGE_CONNECTION_STRING")?,
-        required("CHECKPOINT_CONTAINER")?,
+        &required("CHECKPOINT_CONTAINER")?,
     )?;
     let group = optional("EVENTHUBS_CONSUMER_GROUP")?.unwrap_or_else(|| "$Default".to_owned());
     let start = match optional::<String>("START_POSITION")?.as_deref() {
         None | Some("earliest") => EventPosition::Earliest,
         Some("latest") => EventPosition::Latest,
-        Some(other) => return Err(format!("START_POSITION is `{other}`, not earliest or latest").into()),
+        Some(other) => {
+            return Err(format!("START_POSITION is `{other}`, not earliest or latest").into());
+        }
     };
     let mut builder =
         EventProcessor::builder(hub, group, store).with_default_starting_position(start);
@@ -67,7 +79,13 @@ async fn main() -> Result<(), BoxError> {
         on_signal.cancel();
     });
     let checkpoint_every = optional("CHECKPOINT_EVERY")?.unwrap_or(1);
-    builder.build(Printer { checkpoint_every, pending: Mutex::default() })?.run(stop).await?;
+    builder
+        .build(Printer {
+            checkpoint_every,
+            pending: Mutex::default(),
+        })?
+        .run(stop)
+        .await?;
     Ok(())
 }
 
@@ -82,8 +100,9 @@ impl Printer {
     /// Notes an event as processed. Returns whether a checkpoint is due.
     fn processed(&self, partition_id: &PartitionId, event: &ReceivedEvent) -> bool {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, last) =
-            pending.entry(partition_id.clone()).or_insert_with(|| (0, event.clone()));
+        let (count, last) = pending
+            .entry(partition_id.clone())
+            .or_insert_with(|| (0, event.clone()));
         *count += 1;
         *last = event.clone();
         let is_due = *count >= self.checkpoint_every;
@@ -141,16 +160,22 @@ impl EventHandler for Printer {
     }
 
     async fn on_error(&self, context: Option<&PartitionContext>, error: &ProcessingError) {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            reason += &format!(": {error}");
-            source = error.source();
-        }
+        let reason = chain(error);
         if let Err(error) = print_lifecycle("error", context, Some(&reason)) {
             eprintln!("{reason} ({error})");
         }
     }
+}
+
+/// An error with the errors behind it.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn print_lifecycle(
@@ -178,10 +203,15 @@ fn optional<T: FromStr>(name: &str) -> Result<Option<T>, BoxError> {
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match text.parse() {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(format!("the environment variable {name} has a value that cannot be read").into()),
+            Err(_) => Err(format!(
+                "the environment variable {name} has a value that cannot be read"
+            )
+            .into()),
         },
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8").into()),
+        Err(VarError::NotUnicode(_)) => {
+            Err(format!("the environment variable {name} is not UTF-8").into())
+        }
     }
 }
 

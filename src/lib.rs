@@ -1,7 +1,8 @@
-//! x
+#![doc = include_str!("../README.md")]
 
 mod balance;
 pub mod checkpoint;
+mod client;
 pub mod credential;
 pub mod error;
 mod model;
@@ -11,7 +12,8 @@ mod telemetry;
 pub mod transport;
 
 pub use balance::LoadBalancingStrategy;
-pub use checkpoint::{CheckpointStore, InMemoryCheckpointStore};
+pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointStore};
+pub use client::{EventHubConsumerClient, Receive, ReceiveError};
 pub use error::{
     BoxError, BuildError, CheckpointError, ProcessingError, ProcessorError, StoreError,
     TransportError,
@@ -25,4 +27,4 @@ pub use processor::{
     CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
     PartitionContext, ProcessorHandle, ProcessorOptions, StopReport, handler_fn, handler_fn_with,
 };
-pub use transport::Transport;
+pub use transport::{AmqpTransport, Transport};

@@ -9,8 +9,7 @@ use rand::seq::SliceRandom;
 
 use super::LoadBalancingStrategy;
 use super::snapshot::{Holder, Snapshot};
-use crate::checkpoint::WriteCondition;
-use crate::model::{OwnerId, PartitionId};
+use crate::model::{OwnerId, PartitionId, WriteCondition};
 
 /// One conditional write of our owner id.
 #[derive(Clone, Debug, PartialEq, Eq)]

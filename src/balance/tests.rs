@@ -7,8 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::plan::BalanceRule;
 use super::{LoadBalancingStrategy, Plan, Snapshot, plan, reconcile};
-use crate::checkpoint::WriteCondition;
-use crate::model::{ETag, OwnerId, Ownership, PartitionId};
+use crate::model::{ETag, OwnerId, Ownership, PartitionId, WriteCondition};
 
 const EXPIRATION: Duration = Duration::from_secs(60);
 

@@ -1,9 +1,15 @@
 //! The seam to storage: ownership and checkpoint records, and the stores that keep them.
 
+mod blob;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod memory;
 mod validate;
 
+pub use blob::{BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
 pub use memory::InMemoryCheckpointStore;
+
+pub use crate::model::WriteCondition;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,18 +19,6 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::model::{Checkpoint, ETag, GroupScope, OwnerId, Ownership, PartitionId};
-
-/// On what a write depends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriteCondition {
-    /// Only if no record exists.
-    Absent,
-    /// Only if the record still has this version.
-    Matches(ETag),
-    /// Whatever the record is now. What the other SDKs do with checkpoints; here for explicit resets.
-    Unconditional,
-}
 
 /// What became of a write.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ type OnEvent =
 type OnEventBatch = Box<
     dyn Fn(PartitionContext, Vec<ReceivedEvent>) -> BoxFuture<'static, HandlerResult> + Send + Sync,
 >;
-type OnInitialize = Box<dyn Fn(PartitionContext) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
+type OnInitialize =
+    Box<dyn Fn(PartitionContext) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
 type OnClose =
     Box<dyn Fn(PartitionContext, CloseReason) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
 type OnError = Box<dyn Fn(Option<&PartitionContext>, &ProcessingError) + Send + Sync>;
@@ -40,7 +41,9 @@ impl Callbacks {
         F: Fn(PartitionContext, ReceivedEvent) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        Self::new(OnEvents::Each(Box::new(move |context, event| on_event(context, event).boxed())))
+        Self::new(OnEvents::Each(Box::new(move |context, event| {
+            on_event(context, event).boxed()
+        })))
     }
 
     pub(super) fn on_event_batch<F, Fut>(on_event_batch: F) -> Self
@@ -54,7 +57,12 @@ impl Callbacks {
     }
 
     fn new(on_events: OnEvents) -> Self {
-        Self { on_events, on_partition_initialize: None, on_partition_close: None, on_error: None }
+        Self {
+            on_events,
+            on_partition_initialize: None,
+            on_partition_close: None,
+            on_error: None,
+        }
     }
 }
 

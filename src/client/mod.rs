@@ -111,7 +111,12 @@ impl EventHubConsumerClient {
             self.consumer_group.clone(),
             Arc::clone(&self.store),
         );
-        Receive::new(builder, callbacks, self.closing.child_token(), self.receiving.clone())
+        Receive::new(
+            builder,
+            callbacks,
+            self.closing.child_token(),
+            self.receiving.clone(),
+        )
     }
 
     /// Reads the properties of the event hub.

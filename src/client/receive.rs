@@ -56,7 +56,13 @@ impl Receive {
         closing: CancellationToken,
         receiving: TaskTracker,
     ) -> Self {
-        Self { builder, callbacks, closing, shutdown: None, receiving }
+        Self {
+            builder,
+            callbacks,
+            closing,
+            shutdown: None,
+            receiving,
+        }
     }
 
     /// Replaces all options; see [`ProcessorOptions`].
@@ -121,8 +127,9 @@ impl Receive {
         F: Fn(PartitionContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.callbacks.on_partition_initialize =
-            Some(Box::new(move |context| on_partition_initialize(context).boxed()));
+        self.callbacks.on_partition_initialize = Some(Box::new(move |context| {
+            on_partition_initialize(context).boxed()
+        }));
         self
     }
 
@@ -132,8 +139,9 @@ impl Receive {
         F: Fn(PartitionContext, CloseReason) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.callbacks.on_partition_close =
-            Some(Box::new(move |context, reason| on_partition_close(context, reason).boxed()));
+        self.callbacks.on_partition_close = Some(Box::new(move |context, reason| {
+            on_partition_close(context, reason).boxed()
+        }));
         self
     }
 }
@@ -143,10 +151,18 @@ impl IntoFuture for Receive {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { builder, callbacks, closing, shutdown, receiving } = self;
+        let Self {
+            builder,
+            callbacks,
+            closing,
+            shutdown,
+            receiving,
+        } = self;
         let receive = async move {
             let run = builder.build(callbacks)?.run(closing.clone());
-            let Some(shutdown) = shutdown else { return Ok(run.await?) };
+            let Some(shutdown) = shutdown else {
+                return Ok(run.await?);
+            };
             tokio::pin!(run);
             tokio::select! {
                 result = &mut run => Ok(result?),
@@ -162,6 +178,8 @@ impl IntoFuture for Receive {
 
 impl fmt::Debug for Receive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receive").field("builder", &self.builder).finish_non_exhaustive()
+        f.debug_struct("Receive")
+            .field("builder", &self.builder)
+            .finish_non_exhaustive()
     }
 }

@@ -1,26 +1,14 @@
 //! Failures of the processor, its builder and its checkpoints.
 
-use super::{BoxError, StoreError, TransportError};
-use crate::credential::ConnectionStringError;
+use super::{BoxError, ConnectionStringError, StoreError, TransportError};
 
 /// Options that do not fit together, or credentials that cannot be used. Found before anything is sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A connection string cannot be used.
-    #[error("{which} connection string")]
-    ConnectionString {
-        /// Which of the two.
-        which: &'static str,
-        /// What is wrong with it.
-        source: ConnectionStringError,
-    },
-    /// No event hub is named, neither by argument nor by `EntityPath`.
-    #[error("no event hub is named: give its name, or a connection string with an `EntityPath`")]
-    MissingEventHubName,
-    /// The event hub given is not the one of the connection string.
-    #[error("the event hub given is not the `EntityPath` of the connection string")]
-    EventHubNameConflict,
+    /// The connection string cannot be used.
+    #[error(transparent)]
+    ConnectionString(#[from] ConnectionStringError),
     /// An option has a value that cannot work.
     #[error("option `{option}` is not valid: {reason}")]
     InvalidOption {
@@ -28,14 +16,6 @@ pub enum BuildError {
         option: &'static str,
         /// What is wrong, with the values.
         reason: String,
-    },
-    /// A component could not be made of its configuration.
-    #[error("the {what} could not be set up")]
-    Component {
-        /// Which one.
-        what: &'static str,
-        /// Why.
-        source: BoxError,
     },
 }
 

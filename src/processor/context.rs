@@ -130,7 +130,7 @@ impl PartitionContext {
     }
 
     /// Notes that `event` goes to the handler now.
-    pub(super) fn deliver(&self, event: &ReceivedEvent) {
+    pub(super) fn note_delivery(&self, event: &ReceivedEvent) {
         self.inner.checkpointer.delivered(event.sequence_number());
         if let Some(properties) = event.last_enqueued() {
             *self

@@ -12,14 +12,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
-use super::handler::CloseReason;
 use super::pump::{Pump, PumpEnd, Shared};
 use super::report::Reporter;
 use super::signal::StopSignal;
 use super::stop::{StopReport, stop};
 use crate::balance::{self, BalanceRule, Claim, Plan, Snapshot};
 use crate::checkpoint::{OwnershipListing, WriteOutcome};
-use crate::error::{ProcessingError, ProcessorError, StoreErrorKind, TransportErrorKind};
+use crate::error::{
+    ProcessingError, ProcessorError, StoreError, StoreErrorKind, TransportError, TransportErrorKind,
+};
 use crate::model::{ETag, PartitionId};
 use crate::retry::Backoff;
 use crate::telemetry;
@@ -44,11 +45,19 @@ pub(super) struct Control {
     /// Whether a write of ours may have taken effect unseen.
     pub(super) is_uncertain: bool,
     signals: BTreeMap<PartitionId, StopSignal>,
-    /// Partitions whose receiver was displaced although the records say they are ours.
-    held_off: BTreeMap<PartitionId, Instant>,
+    /// Partitions whose receiver was displaced before the records named another owner.
+    held_off: BTreeMap<PartitionId, HeldOff>,
     partitions: BTreeSet<PartitionId>,
     partitions_read: Option<Instant>,
     reporter: Reporter,
+}
+
+/// A partition not to be read for a while.
+#[derive(Debug)]
+struct HeldOff {
+    until: Instant,
+    /// What displaced us; told once the records still say that the partition is ours.
+    error: Option<TransportError>,
 }
 
 impl Control {
@@ -248,9 +257,16 @@ impl Control {
             }
         }
         let now = Instant::now();
-        self.held_off.retain(|_, until| *until > now);
+        self.held_off.retain(|_, held_off| held_off.until > now);
         for partition_id in changes.start {
-            if self.shutdown.is_cancelled() || self.held_off.contains_key(&partition_id) {
+            if self.shutdown.is_cancelled() {
+                return;
+            }
+            if let Some(held_off) = self.held_off.get_mut(&partition_id) {
+                // Somebody reads the partition at our level or above without owning it. We do not fight.
+                if let Some(error) = held_off.error.take() {
+                    self.reporter.report(ProcessingError::Receive(error));
+                }
                 continue;
             }
             let signal = StopSignal::new(&self.shutdown);
@@ -261,19 +277,20 @@ impl Control {
     }
 
     fn pump_ended(&mut self, partition_id: PartitionId, end: Result<PumpEnd, JoinError>) {
-        let was_told = self
-            .signals
-            .remove(&partition_id)
-            .is_some_and(|signal| signal.is_lost());
+        self.signals.remove(&partition_id);
         match end {
             Ok(PumpEnd {
-                reason: CloseReason::OwnershipLost,
+                displaced: Some(error),
                 ..
-            }) if !was_told => {
-                // Displaced by another receiver. The records tell the next cycle whose the partition is; if they
-                // still say ours, somebody outside the group insists, and we do not fight.
+            }) => {
                 let until = Instant::now() + self.shared.options.load_balancing_interval;
-                self.held_off.insert(partition_id, until);
+                self.held_off.insert(
+                    partition_id,
+                    HeldOff {
+                        until,
+                        error: Some(error),
+                    },
+                );
             }
             Ok(_) => {}
             Err(error) => {
@@ -286,7 +303,7 @@ impl Control {
         }
     }
 
-    async fn read_partitions(&mut self) -> Result<(), crate::error::TransportError> {
+    async fn read_partitions(&mut self) -> Result<(), TransportError> {
         let properties = self.shared.transport.event_hub_properties();
         let Some(properties) = until(&self.shutdown, properties).await else {
             return Ok(());
@@ -301,7 +318,7 @@ impl Control {
 async fn write(
     shared: Arc<Shared>,
     claim: Claim,
-) -> (PartitionId, Result<WriteOutcome, crate::error::StoreError>) {
+) -> (PartitionId, Result<WriteOutcome, StoreError>) {
     let owner_id = Some(&shared.owner_id);
     let outcome = shared
         .store

@@ -10,6 +10,7 @@ mod pump;
 mod report;
 mod signal;
 mod stop;
+mod term;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,6 @@
 //! The seam to Event Hubs: what the processor needs of a connection, and the AMQP client behind it.
 
+mod amqp;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 
@@ -13,6 +14,8 @@ use crate::error::TransportError;
 use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
+
+pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport};
 
 /// How a receiver of one partition is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,6 +48,11 @@ async fn a_second_processor_gets_half_and_no_event_is_lost() {
         .into_iter()
         .filter(|s| matches!(s, Seen::Closed(_, CloseReason::OwnershipLost)));
     assert_eq!(lost.count(), 4, "each partition moved once");
+    let errors = a
+        .seen()
+        .into_iter()
+        .filter(|seen| matches!(seen, Seen::Error(..)));
+    assert_eq!(errors.count(), 0, "giving up a share is no error");
     first.shutdown().await.unwrap();
     second.shutdown().await.unwrap();
 }

@@ -33,7 +33,7 @@ async fn events_are_delivered_in_order_and_a_restart_continues_after_the_checkpo
         .spawn();
     delivered(&second, "0", &[5]).await;
     handle.shutdown().await.unwrap();
-    assert_eq!(second.events("1"), []);
+    assert!(second.events("1").is_empty());
     assert_eq!(stored(&store, "0").await, Some(5));
 }
 
@@ -149,7 +149,7 @@ async fn the_start_position_is_checkpoint_then_hook_then_partition_then_default(
     delivered(&recorder, "0", &[3]).await;
     delivered(&recorder, "1", &[1, 2, 3]).await;
     handle.shutdown().await.unwrap();
-    assert_eq!(recorder.events("2"), []);
+    assert!(recorder.events("2").is_empty());
 
     let recorder = Recorder::new().starting_at(EventPosition::sequence_number(0));
     let handle = builder(&hub, &store, "second")
@@ -158,9 +158,8 @@ async fn the_start_position_is_checkpoint_then_hook_then_partition_then_default(
         .spawn();
     delivered(&recorder, "2", &[1, 2, 3]).await;
     handle.shutdown().await.unwrap();
-    assert_eq!(
-        recorder.events("0"),
-        [],
+    assert!(
+        recorder.events("0").is_empty(),
         "the checkpoint goes before the hook"
     );
 }
@@ -210,8 +209,40 @@ async fn a_displaced_receiver_ends_the_term_and_is_not_attached_again_at_once() 
         1,
         "attached again before a load-balancing interval"
     );
-    // The records still say it is ours, and nobody else reads: after a while it is taken up again.
+    // The records still say it is ours: the application hears of it, and after a while it is taken up again.
+    let told = recorder
+        .seen()
+        .contains(&Seen::Error(None, "receiving".into()));
+    assert!(told, "an outsider who displaces us is reported");
     hub.send("0", "a");
     delivered(&recorder, "0", &[0, 1]).await;
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_is_a_place_that_neither_a_failure_nor_a_lost_link_moves() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    for partition in ["0", "1"] {
+        hub.send(partition, "before");
+    }
+    let recorder = Recorder::without_checkpoints().acting("0", 1, Act::Fail(2));
+    let handle = builder(&hub, &store, "me")
+        .with_default_starting_position(EventPosition::Latest)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    eventually("started", || async {
+        hub.receivers("0") == 1 && hub.receivers("1") == 1
+    })
+    .await;
+    hub.send("0", "fails twice");
+    delivered(&recorder, "0", &[1, 1, 1]).await;
+
+    hub.fail_next_open(TransportErrorKind::ServerBusy);
+    hub.disconnect("1", TransportErrorKind::ConnectionLost);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(hub.receivers("1"), 0);
+    hub.send("1", "while nobody reads");
+    delivered(&recorder, "1", &[1]).await;
     handle.shutdown().await.unwrap();
 }

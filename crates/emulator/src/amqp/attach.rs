@@ -1,0 +1,250 @@
+//! What becomes of an attach.
+
+use std::sync::Arc;
+
+use super::address::Address;
+use super::codec::Value;
+use super::codec::incoming::Attach;
+use super::connection::Core;
+use super::consumer::Consumer;
+use super::delivery::Credit;
+use super::errors::{
+    AmqpError, condition, entity_not_found, partition_out_of_range, tracking, unauthorized,
+};
+use super::limits::{PUBLISHER_CREDIT, REQUEST_CREDIT};
+use super::link::{Incoming, LinkKind, Node, PublishTarget, Replies};
+use super::selector;
+use super::signal::{LinkHandle, LinkKey, receiver_name};
+use crate::broker::{Claim, Hub, Refusal, SubscribeError, lock, now_ms};
+
+/// Capability of a receiver that wants to know how far the partition is with each event.
+pub(crate) const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
+const EPOCH: &str = "com.microsoft:epoch";
+const RECEIVER_NAME: &str = "com.microsoft:receiver-name";
+const SND_SETTLED: u8 = 1;
+const SND_MIXED: u8 = 2;
+
+/// A link that may be attached.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) kind: LinkKind,
+    pub(crate) snd_settle_mode: u8,
+    pub(crate) resource: Option<String>,
+}
+
+/// The sender settle mode of the answer.
+///
+/// A mode that was asked for is given; otherwise deliveries are settled as the service's are, which
+/// saves a disposition per event.
+fn snd_settle_mode(attach: &Attach) -> u8 {
+    match attach.snd_settle_mode {
+        Some(0) => 0,
+        Some(1) => SND_SETTLED,
+        None if attach.is_receiver => SND_SETTLED,
+        _ => SND_MIXED,
+    }
+}
+
+/// Decides on an attach, with all its effects on the broker.
+pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accepted, AmqpError> {
+    let terminus = if attach.is_receiver {
+        &attach.source
+    } else {
+        &attach.target
+    };
+    let address = terminus.address.as_deref().unwrap_or_default();
+    match (Address::parse(address), attach.is_receiver) {
+        (Address::Cbs, is_receiver) => Ok(node(attach, Node::Cbs, is_receiver)),
+        (Address::Management, is_receiver) => Ok(node(attach, Node::Management, is_receiver)),
+        (Address::Hub { hub }, false) => publisher(attach, core, hub, None),
+        (Address::Partition { hub, partition }, false) => {
+            publisher(attach, core, hub, Some(partition))
+        }
+        (
+            Address::Consumer {
+                hub,
+                group,
+                partition,
+            },
+            true,
+        ) => consumer(attach, key, core, &hub, &group, &partition),
+        _ => Err(entity_not_found(address)),
+    }
+}
+
+fn node(attach: &Attach, node: Node, is_receiver: bool) -> Accepted {
+    let snd_settle_mode = snd_settle_mode(attach);
+    let kind = if is_receiver {
+        LinkKind::Replies(Box::new(Replies {
+            node,
+            target: attach.target.address.clone(),
+            settled: snd_settle_mode == SND_SETTLED,
+            credit: Credit::default(),
+            queue: std::collections::VecDeque::new(),
+            unsent: None,
+        }))
+    } else {
+        LinkKind::Requests {
+            node,
+            incoming: incoming(attach, REQUEST_CREDIT),
+        }
+    };
+    Accepted {
+        kind,
+        snd_settle_mode,
+        resource: None,
+    }
+}
+
+fn incoming(attach: &Attach, credit: u32) -> Incoming {
+    Incoming::new(attach.initial_delivery_count.unwrap_or(0), credit)
+}
+
+fn publisher(
+    attach: &Attach,
+    core: &Core,
+    hub_name: String,
+    partition: Option<String>,
+) -> Result<Accepted, AmqpError> {
+    let resource = match &partition {
+        Some(id) => format!("{hub_name}/Partitions/{id}"),
+        None => hub_name.clone(),
+    };
+    let hub = reachable(core, &hub_name, partition.as_deref(), &resource, "Send")?;
+    if let Some(id) = &partition
+        && hub.partition(id).is_none()
+    {
+        return Err(partition_out_of_range(hub.name(), hub.partitions().len()));
+    }
+    let credit = if lock(&core.service.faults).withhold_credit {
+        0
+    } else {
+        PUBLISHER_CREDIT
+    };
+    let target = PublishTarget { hub, partition };
+    Ok(Accepted {
+        kind: LinkKind::Publisher {
+            target,
+            incoming: incoming(attach, credit),
+        },
+        snd_settle_mode: snd_settle_mode(attach),
+        resource: Some(resource),
+    })
+}
+
+fn consumer(
+    attach: &Attach,
+    key: LinkKey,
+    core: &Core,
+    hub_name: &str,
+    group: &str,
+    partition_id: &str,
+) -> Result<Accepted, AmqpError> {
+    let resource = format!("{hub_name}/ConsumerGroups/{group}/Partitions/{partition_id}");
+    let hub = reachable(core, hub_name, Some(partition_id), &resource, "Listen")?;
+    let out_of_range = || partition_out_of_range(hub.name(), hub.partitions().len());
+    let partition = hub.partition(partition_id).ok_or_else(out_of_range)?;
+    let entity = format!("{}~{partition_id}|{group}", hub.name());
+    let argument =
+        |text: &str| AmqpError::new(condition::ARGUMENT, format!("{text} {}", tracking(&entity)));
+    // The position first: a receiver that cannot start must not displace another.
+    let position =
+        selector::position(&attach.source.filter).map_err(|e| argument(&e.to_string()))?;
+    let next = partition
+        .resolve(&position)
+        .map_err(|e| argument(&e.to_string()))?;
+
+    let property = |name| attach.properties.entry(name);
+    let claim = Claim {
+        epoch: property(EPOCH).and_then(Value::as_i64),
+        name: property(RECEIVER_NAME)
+            .and_then(Value::as_text)
+            .map(str::to_owned),
+    };
+    let handle = LinkHandle::new(key, entity.clone(), core.signals.clone());
+    let subscription = hub
+        .subscribe(group, partition_id, claim.clone(), handle)
+        .map_err(|error| match error {
+            SubscribeError::NoSuchPartition => out_of_range(),
+            SubscribeError::Refused(refusal) => refused(&refusal, &claim, &entity),
+        })?;
+    let snd_settle_mode = snd_settle_mode(attach);
+    let consumer = Consumer {
+        subscription,
+        next,
+        settled: snd_settle_mode == SND_SETTLED,
+        with_metrics: attach
+            .desired_capabilities
+            .iter()
+            .any(|name| name == RUNTIME_METRIC),
+        credit: Credit::default(),
+        unsent: None,
+    };
+    Ok(Accepted {
+        kind: LinkKind::Consumer(Box::new(consumer)),
+        snd_settle_mode,
+        resource: Some(resource),
+    })
+}
+
+/// The event hub, if no fault is set for it, it exists and the connection may use it.
+fn reachable(
+    core: &Core,
+    hub_name: &str,
+    partition: Option<&str>,
+    resource: &str,
+    claim: &str,
+) -> Result<Arc<Hub>, AmqpError> {
+    if let Some(error) = lock(&core.service.faults).on_attach(hub_name, partition) {
+        return Err(error);
+    }
+    if core.service.keys.is_checking() && !core.grants.covers(resource, now_ms() / 1000) {
+        return Err(unauthorized(claim, resource));
+    }
+    core.service
+        .broker
+        .hub(hub_name)
+        .ok_or_else(|| entity_not_found(resource))
+}
+
+fn refused(refusal: &Refusal, claim: &Claim, entity: &str) -> AmqpError {
+    let tail = tracking(entity);
+    match refusal {
+        Refusal::EpochReceiverExists { epoch } => AmqpError::new(
+            condition::LINK_STOLEN,
+            format!(
+                "At least one receiver for the endpoint is created with epoch of '{epoch}', and so \
+                 non-epoch receiver is not allowed. Either reconnect with a higher epoch, or make \
+                 sure all epoch receivers are closed or disconnected. {tail}"
+            ),
+        ),
+        Refusal::HigherEpochExists { current } => AmqpError::new(
+            condition::LINK_STOLEN,
+            format!(
+                "Receiver '{}' with a higher epoch '{}' already exists. Receiver '{}' with epoch \
+                 {} cannot be created. Make sure you are creating receiver with increasing epoch \
+                 value to ensure connectivity, or ensure all old epoch receivers are closed or \
+                 disconnected. {tail}",
+                receiver_name(current),
+                current.epoch.unwrap_or(0),
+                receiver_name(claim),
+                claim.epoch.unwrap_or(0)
+            ),
+        ),
+        Refusal::TooMany { names } => {
+            let names: Vec<_> = names
+                .iter()
+                .map(|n| n.as_deref().unwrap_or("nil"))
+                .collect();
+            AmqpError::new(
+                condition::RESOURCE_LIMIT,
+                format!(
+                    "Exceeded the maximum number of allowed receivers per partition in a consumer \
+                     group which is {}. List of connected receivers - {}. {tail}",
+                    names.len(),
+                    names.join(", ")
+                ),
+            )
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `$cbs`: put-token.
+
+use super::codec::Value;
+use super::errors::{condition, tracking};
+use super::request::{Reply, Request};
+use super::sas::Grants;
+use super::service::Service;
+use crate::broker::{lock, now_ms};
+
+/// PROTOCOL: 202 and no other success code; Rust refuses 200.
+const ACCEPTED: i32 = 202;
+
+/// Judges a put-token request.
+pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) -> Reply {
+    if let Some(status) = lock(&service.faults).on_put_token() {
+        return answer_with(status);
+    }
+    if request.property("operation") != Some("put-token") {
+        return failure(400, condition::ARGUMENT, "The operation is not put-token.");
+    }
+    let (Some(audience), Some(token)) = (request.property("name"), request.text()) else {
+        return failure(
+            400,
+            condition::ARGUMENT,
+            "The token or its audience is missing.",
+        );
+    };
+    if service.keys.is_checking() {
+        let now_s = now_ms() / 1000;
+        match service.keys.check(token, audience, now_s) {
+            Ok(expiry_s) => grants.add(audience, expiry_s, now_s),
+            Err(error) => {
+                tracing::info!(audience, %error, "put-token refused");
+                return failure(401, condition::UNAUTHORIZED, &error.to_string());
+            }
+        }
+    }
+    Reply::success(ACCEPTED, "Accepted", Value::Null)
+}
+
+fn answer_with(status: i32) -> Reply {
+    match status {
+        200..=299 => Reply::success(status, "Accepted", Value::Null),
+        401 => failure(
+            401,
+            condition::UNAUTHORIZED,
+            "InvalidSignature: The token has an invalid signature.",
+        ),
+        404 => failure(
+            404,
+            condition::NOT_FOUND,
+            "The messaging entity could not be found.",
+        ),
+        other => failure(
+            other,
+            "amqp:internal-error",
+            "The service could not take the token.",
+        ),
+    }
+}
+
+fn failure(status: i32, condition: &'static str, text: &str) -> Reply {
+    Reply::failure(status, condition, format!("{text} {}", tracking("$cbs")))
+}

@@ -1,0 +1,33 @@
+//! The Event Hubs side: AMQP 1.0 as the SDKs of all languages speak it.
+//!
+//! One task owns a connection ([`driver`]); what it does is decided without IO ([`connection`],
+//! [`session`], [`attach`]). Other tasks reach a connection by signals only.
+
+mod address;
+mod attach;
+mod cbs;
+pub(crate) mod codec;
+mod connection;
+mod consumer;
+mod delivery;
+mod driver;
+pub(crate) mod errors;
+mod fault_rules;
+pub(crate) mod limits;
+mod link;
+mod management;
+mod output;
+mod publisher;
+mod request;
+mod sas;
+mod selector;
+mod server;
+mod service;
+mod session;
+mod settlement;
+mod signal;
+
+pub(crate) use sas::Keys;
+pub(crate) use server::AmqpServer;
+pub(crate) use service::Service;
+pub(crate) use signal::Signal;

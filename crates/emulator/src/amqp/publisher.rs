@@ -1,0 +1,37 @@
+//! Sender links of peers: from a message to the log of a partition.
+
+use super::codec::outgoing::Outcome;
+use super::errors::{AmqpError, condition, entity_not_found, message_too_large};
+use super::limits::MAX_MESSAGE;
+use super::link::{Arrived, PublishTarget};
+use crate::broker::{BATCH_FORMAT, Message};
+
+/// Stores the events of a message and tells what became of it.
+pub(crate) fn publish(target: &PublishTarget, message: &Arrived) -> Outcome {
+    let Some(bytes) = &message.bytes else {
+        let error = message_too_large(message.delivery_id, message.size, MAX_MESSAGE);
+        return Outcome::Rejected(error);
+    };
+    let parsed = if message.message_format == BATCH_FORMAT {
+        Message::parse_batch(bytes)
+    } else {
+        Message::parse(bytes).map(|message| vec![message])
+    };
+    let messages = match parsed {
+        Ok(messages) => messages,
+        Err(error) => {
+            return Outcome::Rejected(AmqpError::new(condition::DECODE, error.to_string()));
+        }
+    };
+    let partition = match &target.partition {
+        Some(id) => target.hub.partition(id),
+        None => target.hub.route(&messages),
+    };
+    match partition {
+        Some(partition) => {
+            partition.append(&messages);
+            Outcome::Accepted
+        }
+        None => Outcome::Rejected(entity_not_found(target.hub.name())),
+    }
+}

@@ -1,0 +1,58 @@
+//! What all connections share.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use super::fault_rules::FaultRules;
+use super::sas::Keys;
+use super::signal::Signal;
+use crate::broker::{Broker, lock};
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) broker: Broker,
+    pub(crate) keys: Keys,
+    pub(crate) faults: Mutex<FaultRules>,
+    pub(crate) frozen: watch::Sender<bool>,
+    connections: Mutex<HashMap<u64, UnboundedSender<Signal>>>,
+    next_connection: AtomicU64,
+}
+
+impl Service {
+    pub(crate) fn new(broker: Broker, keys: Keys) -> Self {
+        Self {
+            broker,
+            keys,
+            faults: Mutex::new(FaultRules::default()),
+            frozen: watch::Sender::new(false),
+            connections: Mutex::new(HashMap::new()),
+            next_connection: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn enter(&self, signals: UnboundedSender<Signal>) -> u64 {
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        lock(&self.connections).insert(id, signals);
+        id
+    }
+
+    pub(crate) fn leave(&self, id: u64) {
+        lock(&self.connections).remove(&id);
+    }
+
+    pub(crate) fn connection_count(&self) -> usize {
+        lock(&self.connections).len()
+    }
+
+    /// Tells every open connection.
+    pub(crate) fn broadcast(&self, signal: impl Fn() -> Signal) {
+        for connection in lock(&self.connections).values() {
+            // An error means that the connection has just ended.
+            let _ = connection.send(signal());
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Faults a test can order, and the two places of the request path where they take effect.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::{
+    errors::ErrorCode,
+    request::{Operation, Target},
+    response::Reply,
+};
+
+/// Which requests a fault concerns; the default is all of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultScope {
+    /// Only this operation.
+    pub(crate) operation: Option<Operation>,
+    /// Only blobs whose name (for listings: whose prefix) contains this.
+    pub(crate) name_contains: Option<String>,
+}
+
+impl FaultScope {
+    fn covers(&self, target: &Target) -> bool {
+        let name = match target.operation {
+            Operation::ListBlobs => target.query("prefix").unwrap_or_default(),
+            _ => target.blob(),
+        };
+        self.operation.is_none_or(|only| only == target.operation)
+            && self
+                .name_contains
+                .as_ref()
+                .is_none_or(|text| name.contains(text))
+    }
+}
+
+/// A refusal that a fault sends in place of the operation.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultReply {
+    /// The HTTP status.
+    pub(crate) status: StatusCode,
+    /// The error code, as `ServerBusy`.
+    pub(crate) code: String,
+    /// The value of `Retry-After`, in seconds on the wire.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl FaultReply {
+    /// Turns the service's internal error into this refusal.
+    pub(crate) fn disguise(&self, mut reply: Reply) -> Reply {
+        reply.status = self.status;
+        reply.set("x-ms-error-code", &self.code);
+        if let Ok(text) = std::str::from_utf8(&reply.body) {
+            let code = ErrorCode::InternalError.as_str();
+            reply.body = text.replace(code, &self.code).into();
+        }
+        if let Some(after) = self.retry_after {
+            reply.set(RETRY_AFTER, &after.as_secs().to_string());
+        }
+        reply
+    }
+}
+
+/// What a fault does.
+#[derive(Clone, Debug)]
+pub(crate) enum FaultEffect {
+    /// Waits before the operation takes effect, which it does also when the client has given up.
+    Delay(Duration),
+    /// Closes the connection before the operation takes effect.
+    DropRequest,
+    /// Lets the operation take effect, then closes the connection without a reply.
+    DropReply,
+    /// Sets a header of the reply, or takes it away.
+    EditHeader(HeaderName, Option<HeaderValue>),
+    /// Sends half of the reply's body and then nothing, with the connection open.
+    HangBody,
+    /// Refuses the request; nothing takes effect.
+    Refuse(FaultReply),
+    /// Sends another body than the reply's own.
+    ReplaceBody(Bytes),
+    /// Sends half of the reply's body and closes the connection.
+    TruncateBody,
+}
+
+/// How the body of a reply ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyEnd {
+    /// As it should.
+    #[default]
+    Whole,
+    /// Half of it comes, and the connection stays open.
+    Hangs,
+    /// Half of it comes, and the connection closes.
+    Truncated,
+}
+
+#[derive(Debug)]
+struct Rule {
+    scope: FaultScope,
+    effect: FaultEffect,
+    /// How many requests it still meets; `None` is every one until cleared.
+    left: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    frozen: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rules: Vec<Rule>,
+    outage: bool,
+    stale_listings: bool,
+    date_skew: (Duration, bool),
+}
+
+/// What to do with one request.
+#[derive(Debug, Default)]
+pub(crate) struct FaultPlan {
+    pub(crate) delay: Duration,
+    pub(crate) drop_request: bool,
+    pub(crate) drop_reply: bool,
+    pub(crate) body_end: BodyEnd,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    pub(crate) refusal: Option<FaultReply>,
+}
+
+/// A handle on the faults of one endpoint; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BlobFaults(Arc<Inner>);
+
+impl BlobFaults {
+    /// Adds a fault for the next `times` requests in `scope` (`None`: for all until cleared).
+    pub(crate) fn add(&self, scope: FaultScope, effect: FaultEffect, times: Option<u32>) {
+        let rule = Rule {
+            scope,
+            effect,
+            left: times,
+        };
+        self.lock().rules.push(rule);
+    }
+
+    /// Refuses the next `times` requests.
+    pub(crate) fn fail_next(
+        &self,
+        times: u32,
+        status: StatusCode,
+        code: &str,
+        retry_after: Option<Duration>,
+    ) {
+        let reply = FaultReply {
+            status,
+            code: code.to_owned(),
+            retry_after,
+        };
+        let effect = FaultEffect::Refuse(reply);
+        self.add(FaultScope::default(), effect, Some(times));
+    }
+
+    /// Delays every request by `delay` until [`clear`](Self::clear).
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.add(FaultScope::default(), FaultEffect::Delay(delay), None);
+    }
+
+    /// Applies the next `times` requests but closes the connection in place of the reply.
+    pub(crate) fn drop_reply_after_apply(&self, times: u32) {
+        self.add(FaultScope::default(), FaultEffect::DropReply, Some(times));
+    }
+
+    /// Closes every connection without a reply while `on`.
+    pub(crate) fn outage(&self, on: bool) {
+        self.lock().outage = on;
+    }
+
+    /// Holds every request while `on`; those that wait take effect afterwards, also those whose
+    /// clients have given up.
+    pub(crate) fn freeze(&self, on: bool) {
+        self.0.frozen.send_replace(on);
+    }
+
+    /// Waits until the endpoint is not frozen.
+    pub(crate) async fn thawed(&self) {
+        // An error means that the sender is gone, and `self` holds it.
+        let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+
+    /// While `on`, listings show the state of the moment this was switched on.
+    pub(crate) fn stale_listings(&self, on: bool) {
+        self.lock().stale_listings = on;
+    }
+
+    /// Moves the `Date` header of replies; `Last-Modified` stays.
+    pub(crate) fn skew_date(&self, by: Duration, into_the_past: bool) {
+        self.lock().date_skew = (by, into_the_past);
+    }
+
+    /// Forgets all faults.
+    pub(crate) fn clear(&self) {
+        *self.lock() = State::default();
+        self.freeze(false);
+    }
+
+    /// Takes the faults that meet this request, using up one turn of each.
+    pub(crate) fn plan(&self, target: &Target) -> FaultPlan {
+        let mut state = self.lock();
+        let mut plan = FaultPlan {
+            drop_request: state.outage,
+            ..FaultPlan::default()
+        };
+        for rule in &mut state.rules {
+            if rule.left == Some(0) || !rule.scope.covers(target) {
+                continue;
+            }
+            // One refusal for each request, so that two orders of `fail_next` add up.
+            if plan.refusal.is_some() && matches!(rule.effect, FaultEffect::Refuse(_)) {
+                continue;
+            }
+            if let Some(left) = &mut rule.left {
+                *left -= 1;
+            }
+            match &rule.effect {
+                FaultEffect::Delay(delay) => plan.delay = plan.delay.saturating_add(*delay),
+                FaultEffect::DropReply => plan.drop_reply = true,
+                FaultEffect::DropRequest => plan.drop_request = true,
+                FaultEffect::EditHeader(name, value) => {
+                    plan.headers.push((name.clone(), value.clone()));
+                }
+                FaultEffect::HangBody => plan.body_end = BodyEnd::Hangs,
+                FaultEffect::Refuse(reply) => plan.refusal = Some(reply.clone()),
+                FaultEffect::ReplaceBody(body) => plan.body = Some(body.clone()),
+                FaultEffect::TruncateBody => plan.body_end = BodyEnd::Truncated,
+            }
+        }
+        state.rules.retain(|rule| rule.left != Some(0));
+        plan
+    }
+
+    /// Whether listings show the past.
+    pub(crate) fn has_stale_listings(&self) -> bool {
+        self.lock().stale_listings
+    }
+
+    /// How far `Date` is off, and whether it lies in the past.
+    pub(crate) fn date_skew(&self) -> (Duration, bool) {
+        self.lock().date_skew
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds this lock can leave the state half changed.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

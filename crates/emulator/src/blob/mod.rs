@@ -1,0 +1,239 @@
+//! The Blob endpoint: an in-memory storage account, as far as checkpoint stores use one.
+//!
+//! It answers like the real service. Where Azurite is known to answer otherwise, [`Deviations`]
+//! chooses. A request goes through `request` (what is asked), `auth` (may it), `faults` (what a
+//! test has ordered), `state` (what happens) and `response` (what is said); `state` and what it
+//! uses do no IO and take time as an argument.
+
+#![allow(
+    dead_code,
+    reason = "the facade of the emulator does not surface faults, counts and deviations yet"
+)]
+
+mod auth;
+mod clock;
+mod conditions;
+mod errors;
+mod faults;
+mod list;
+mod metadata;
+mod names;
+mod operations;
+mod request;
+mod response;
+mod server;
+mod service;
+mod spelling;
+mod state;
+mod xml;
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+
+pub(crate) use self::{auth::AccountKey, clock::WallClock, faults::BlobFaults, state::Limits};
+use self::{
+    conditions::Conditions,
+    errors::{ErrorCode, StorageError},
+    metadata::Metadata,
+    server::Listening,
+    service::BlobService,
+    state::ContentHeaders,
+};
+#[allow(unused_imports, reason = "for the facade and for tests")]
+pub(crate) use self::{
+    faults::{FaultEffect, FaultReply, FaultScope},
+    request::Operation,
+};
+
+/// The account every Azure storage emulator has.
+pub(crate) const WELL_KNOWN_ACCOUNT: &str = "devstoreaccount1";
+/// Its key, the same everywhere and no secret (Azurite's README, "Default storage account").
+pub(crate) const WELL_KNOWN_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Where to answer like Azurite 3.35 and not like the service; all off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deviations {
+    /// Set Blob Metadata with `If-None-Match: *` overwrites an existing blob.
+    ///
+    /// The service documents a failed precondition (412), which is what is answered when this is
+    /// off; nobody has shown it on a real account.
+    pub(crate) set_metadata_ignores_if_none_match_any: bool,
+    /// Set Blob Metadata with `If-Match` on a missing blob answers 412 and not 404.
+    pub(crate) set_metadata_on_missing_checks_conditions: bool,
+}
+
+impl Deviations {
+    /// Every known deviation of Azurite 3.35.
+    pub(crate) fn azurite() -> Self {
+        Self {
+            set_metadata_ignores_if_none_match_any: true,
+            set_metadata_on_missing_checks_conditions: true,
+        }
+    }
+}
+
+/// How the endpoint is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct BlobOptions {
+    /// The account; the first segment of every path.
+    pub(crate) account: String,
+    /// Its key; without one, requests are not checked.
+    pub(crate) key: Option<AccountKey>,
+    /// Whether requests and signatures may be too old; a driven clock wants this off.
+    pub(crate) check_dates: bool,
+    /// The clock behind `Date` and `Last-Modified`.
+    pub(crate) clock: WallClock,
+    /// Where to answer like Azurite.
+    pub(crate) deviations: Deviations,
+    /// How much is stored at most.
+    pub(crate) limits: Limits,
+    /// The largest request body.
+    pub(crate) max_body_bytes: usize,
+    /// The largest request line with its headers; at least 8 KiB.
+    pub(crate) max_header_bytes: usize,
+    /// Connections served at the same time; more wait to be accepted.
+    pub(crate) max_connections: usize,
+    /// How long the head of a request may take, the wait between two requests included.
+    pub(crate) header_timeout: Duration,
+    /// How long the body of a request may take.
+    pub(crate) body_timeout: Duration,
+}
+
+impl Default for BlobOptions {
+    fn default() -> Self {
+        Self {
+            account: WELL_KNOWN_ACCOUNT.to_owned(),
+            key: AccountKey::from_base64(WELL_KNOWN_KEY).ok(),
+            check_dates: true,
+            clock: WallClock::default(),
+            deviations: Deviations::default(),
+            limits: Limits {
+                total_bytes: 256 << 20,
+                containers: 1_000,
+                blobs: 200_000,
+            },
+            max_body_bytes: 8 << 20,
+            max_header_bytes: 64 << 10,
+            max_connections: 1_024,
+            // Longer than the pause between two load-balancing cycles of any SDK, so that a
+            // pooled connection is not closed under a request.
+            header_timeout: Duration::from_secs(150),
+            body_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A running Blob endpoint; dropping it ends every connection at once.
+#[derive(Debug)]
+pub(crate) struct BlobServer {
+    service: BlobService,
+    address: Option<SocketAddr>,
+    listening: Listening,
+}
+
+impl BlobServer {
+    /// Serves `listener` until stopped or dropped.
+    pub(crate) fn start(listener: TcpListener, options: BlobOptions) -> Self {
+        let service = BlobService::new(options);
+        let address = listener.local_addr().ok();
+        let listening = Listening::start(listener, service.clone());
+        Self {
+            service,
+            address,
+            listening,
+        }
+    }
+
+    /// Creates a container; one that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// The service's error code, when the name is not allowed or there are too many.
+    pub(crate) fn create_container(&self, name: &str) -> Result<(), &'static str> {
+        let now = self.service.options().clock.now();
+        let created = self
+            .service
+            .store()
+            .create_container(name, Metadata::default(), now);
+        match created {
+            Err(error) if error.code != ErrorCode::ContainerAlreadyExists => {
+                Err(error.code.as_str())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts an empty blob as another program may have written it; metadata names keep their case.
+    ///
+    /// # Errors
+    ///
+    /// The service's error code, when it would refuse the blob.
+    pub(crate) fn put_blob(
+        &self,
+        container: &str,
+        name: &str,
+        pairs: &[(&str, &str)],
+    ) -> Result<(), &'static str> {
+        let put = || {
+            let mut metadata = Metadata::default();
+            for (name, value) in pairs {
+                metadata.insert(name, value)?;
+            }
+            let upload = (Bytes::new(), ContentHeaders::default(), metadata);
+            let now = self.service.options().clock.now();
+            let mut store = self.service.store();
+            store.put_blob(container, name, upload, &Conditions::default(), now)
+        };
+        put()
+            .map(drop)
+            .map_err(|error: StorageError| error.code.as_str())
+    }
+
+    /// The metadata of a blob, if there is one.
+    pub(crate) fn blob_metadata(
+        &self,
+        container: &str,
+        name: &str,
+    ) -> Option<Vec<(String, String)>> {
+        let store = self.service.store();
+        let blob = store.blob(container, name, &Conditions::default()).ok()?;
+        let pairs = blob.metadata.iter();
+        Some(
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+
+    /// How many requests of a kind were let through, those included that faults then stopped.
+    pub(crate) fn count(&self, operation: Operation) -> u64 {
+        self.service.counts().get(&operation).copied().unwrap_or(0)
+    }
+
+    /// The faults of this endpoint.
+    pub(crate) fn faults(&self) -> &BlobFaults {
+        self.service.faults()
+    }
+
+    /// The URL of the account, if the listener told its address.
+    pub(crate) fn endpoint(&self) -> Option<String> {
+        let account = &self.service.options().account;
+        Some(format!("http://{}/{account}", self.address?))
+    }
+
+    /// Stops accepting, lets requests under way finish for a moment, and returns when every
+    /// connection is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends every connection at once.
+    pub(crate) async fn stop(mut self) {
+        self.listening.stop().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! The endpoint over real sockets, spoken to with plain HTTP.
+
+mod azurite;
+mod client;
+mod contract;
+mod robustness;
+mod rust_sdk;

@@ -1,0 +1,265 @@
+//! The emulator as a test or a program holds it.
+
+mod builder;
+mod error;
+mod event;
+mod faults;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use builder::EmulatorBuilder;
+pub use error::{EmulatorError, StartError};
+pub use event::{Event, PropertyValue};
+pub use faults::Faults;
+
+use crate::amqp::{AmqpServer, Service};
+use crate::blob::{BlobServer, WELL_KNOWN_ACCOUNT, WELL_KNOWN_KEY};
+use crate::broker::{Hub, Message};
+
+/// The port SDKs use if a connection string names none.
+const DEFAULT_AMQP_PORT: u16 = 5672;
+/// What connection strings show while no key is checked; the names of the official emulator.
+const ANY_KEY: (&str, &str) = ("RootManageSharedAccessKey", "SAS_KEY_VALUE");
+
+/// A running emulator: an Event Hubs namespace and a storage account, both in memory.
+///
+/// Dropping it ends both at once, as a crash would; [`stop`](Self::stop) ends them in order.
+#[derive(Debug)]
+pub struct Emulator {
+    amqp_addr: SocketAddr,
+    blob_addr: SocketAddr,
+    sas_key: Option<(String, String)>,
+    service: Arc<Service>,
+    amqp: AmqpServer,
+    blob: BlobServer,
+}
+
+/// Where a sent event went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SentEvent {
+    /// The partition it is in.
+    pub partition_id: String,
+    /// Its sequence number.
+    pub sequence_number: i64,
+    /// Its offset.
+    pub offset: String,
+}
+
+/// State of a partition, as the management node tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionProperties {
+    /// The sequence number of the oldest event kept.
+    pub begin_sequence_number: i64,
+    /// The sequence number of the newest event, -1 if there never was one.
+    pub last_enqueued_sequence_number: i64,
+    /// The offset of the newest event, `-1` if there never was one.
+    pub last_enqueued_offset: String,
+    /// When the newest event was enqueued, the Unix epoch if there never was one.
+    pub last_enqueued_time: SystemTime,
+    /// Whether no event is kept.
+    pub is_empty: bool,
+}
+
+impl Emulator {
+    /// Settings for an emulator; both ports are free ones unless set.
+    pub fn builder() -> EmulatorBuilder {
+        EmulatorBuilder::default()
+    }
+
+    /// Starts an emulator with one event hub, `eventhub`, with four partitions, on free ports.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if no port can be listened on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what was started.
+    pub async fn start() -> Result<Self, StartError> {
+        Self::builder().start().await
+    }
+
+    /// The connection string of the namespace, for every SDK that knows
+    /// `UseDevelopmentEmulator=true`.
+    #[must_use]
+    pub fn event_hubs_connection_string(&self) -> String {
+        let (name, key) = match &self.sas_key {
+            Some((name, key)) => (name.as_str(), key.as_str()),
+            None => ANY_KEY,
+        };
+        // INTEROP: Python puts the port into checkpoint blob names, JS does not; without a port
+        // they agree.
+        let port = match self.amqp_addr.port() {
+            DEFAULT_AMQP_PORT => String::new(),
+            port => format!(":{port}"),
+        };
+        format!(
+            "Endpoint=sb://localhost{port};SharedAccessKeyName={name};SharedAccessKey={key};\
+             UseDevelopmentEmulator=true;"
+        )
+    }
+
+    /// The connection string of the storage account.
+    #[must_use]
+    pub fn storage_connection_string(&self) -> String {
+        let port = self.blob_addr.port();
+        format!(
+            "DefaultEndpointsProtocol=http;AccountName={WELL_KNOWN_ACCOUNT};\
+             AccountKey={WELL_KNOWN_KEY};\
+             BlobEndpoint=http://127.0.0.1:{port}/{WELL_KNOWN_ACCOUNT};"
+        )
+    }
+
+    /// Where the Event Hubs side listens.
+    #[must_use]
+    pub fn amqp_addr(&self) -> SocketAddr {
+        self.amqp_addr
+    }
+
+    /// Where the blob side listens.
+    #[must_use]
+    pub fn blob_addr(&self) -> SocketAddr {
+        self.blob_addr
+    }
+
+    /// Creates a blob container; one that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::Container`] if the name is not allowed or there are too many.
+    pub fn create_container(&self, name: &str) -> Result<(), EmulatorError> {
+        self.blob
+            .create_container(name)
+            .map_err(|code| EmulatorError::Container {
+                name: name.to_owned(),
+                code: code.to_owned(),
+            })
+    }
+
+    /// Creates an event hub.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError`] if the name or the number of partitions is not possible, or the event hub
+    /// exists.
+    pub fn create_hub(&self, name: &str, partitions: u32) -> Result<(), EmulatorError> {
+        builder::check_hub(name, partitions)?;
+        if self.service.broker.create_hub(name, partitions) {
+            Ok(())
+        } else {
+            Err(EmulatorError::HubExists(name.to_owned()))
+        }
+    }
+
+    /// Appends an event to a partition; without one its key chooses, or they take turns.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError`] if there is no such event hub or partition, or the event is not valid.
+    pub fn send(
+        &self,
+        hub: &str,
+        partition: Option<&str>,
+        event: impl Into<Event>,
+    ) -> Result<SentEvent, EmulatorError> {
+        let found = self.hub(hub)?;
+        let encoded = event.into().into_encoded();
+        if encoded.len() > crate::amqp::limits::MAX_MESSAGE {
+            return Err(EmulatorError::InvalidEvent(format!(
+                "{} bytes",
+                encoded.len()
+            )));
+        }
+        let message = Message::parse(&encoded)
+            .map_err(|error| EmulatorError::InvalidEvent(error.to_string()))?;
+        let messages = [message];
+        let place = match partition {
+            Some(id) => found.partition(id),
+            None => found.route(&messages),
+        };
+        let no_such_partition = || EmulatorError::NoSuchPartition {
+            hub: hub.to_owned(),
+            partition: partition.unwrap_or_default().to_owned(),
+        };
+        let place = place.ok_or_else(no_such_partition)?;
+        let appended = place.append(&messages).ok_or_else(no_such_partition)?;
+        Ok(SentEvent {
+            partition_id: place.id().to_owned(),
+            sequence_number: appended.sequence_number,
+            offset: appended.offset.to_string(),
+        })
+    }
+
+    /// The state of a partition.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError`] if there is no such event hub or partition.
+    pub fn partition_properties(
+        &self,
+        hub: &str,
+        partition: &str,
+    ) -> Result<PartitionProperties, EmulatorError> {
+        let found = self.hub(hub)?;
+        let state = found
+            .partition(partition)
+            .map(|place| place.state())
+            .ok_or_else(|| EmulatorError::NoSuchPartition {
+                hub: hub.to_owned(),
+                partition: partition.to_owned(),
+            })?;
+        let millis = u64::try_from(state.last_enqueued_ms).unwrap_or(0);
+        Ok(PartitionProperties {
+            begin_sequence_number: state.begin_sequence_number,
+            last_enqueued_sequence_number: state.last_sequence_number,
+            last_enqueued_offset: state
+                .last_offset
+                .map_or_else(|| "-1".to_owned(), |offset| offset.to_string()),
+            last_enqueued_time: UNIX_EPOCH + Duration::from_millis(millis),
+            is_empty: state.is_empty,
+        })
+    }
+
+    /// How many receivers are attached to a partition, in all consumer groups together.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::NoSuchHub`].
+    pub fn receiver_count(&self, hub: &str, partition: &str) -> Result<usize, EmulatorError> {
+        Ok(self.hub(hub)?.receiver_count(partition))
+    }
+
+    /// How many AMQP connections are open.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.service.connection_count()
+    }
+
+    /// Disturbs the Event Hubs side on purpose.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults::new(Arc::clone(&self.service))
+    }
+
+    /// Stops both servers: connections are closed with `amqp:connection:forced`, as when the
+    /// service moves a namespace, and requests under way may finish for a moment.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends everything at once.
+    pub async fn stop(self) {
+        let Self { amqp, blob, .. } = self;
+        tokio::join!(amqp.stop(), blob.stop());
+    }
+
+    fn hub(&self, name: &str) -> Result<Arc<Hub>, EmulatorError> {
+        self.service
+            .broker
+            .hub(name)
+            .ok_or_else(|| EmulatorError::NoSuchHub(name.to_owned()))
+    }
+}

@@ -1,0 +1,180 @@
+//! `eventhubs-emulator`: an Event Hubs namespace and a storage account on this machine.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use eventhubs_emulator::{Emulator, StartError};
+use tracing_subscriber::EnvFilter;
+
+/// A local Azure Event Hubs and Blob checkpoint emulator.
+///
+/// Everything is kept in memory. Logs go to standard error; RUST_LOG chooses them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Allow a host address that other machines can reach.
+    #[arg(long)]
+    listen_public: bool,
+    /// AMQP port; 0 is any free one.
+    #[arg(long, default_value_t = 5672)]
+    port: u16,
+    /// Blob port; 0 is any free one.
+    #[arg(long, default_value_t = 10000)]
+    blob_port: u16,
+    /// Event hub and its number of partitions; repeatable.
+    #[arg(long = "hub", value_name = "NAME:PARTITIONS", default_value = "eventhub:4",
+          value_parser = parse_hub)]
+    hubs: Vec<(String, u32)>,
+    /// Blob container to create; repeatable.
+    #[arg(long = "container", value_name = "NAME", default_value = "checkpoints")]
+    containers: Vec<String>,
+    /// Name of the shared access key.
+    #[arg(
+        long,
+        requires = "sas_key",
+        default_value = "RootManageSharedAccessKey"
+    )]
+    sas_key_name: String,
+    /// Shared access key; without one every token is accepted.
+    #[arg(long)]
+    sas_key: Option<String>,
+    /// Events a partition keeps at most.
+    #[arg(long, default_value_t = 1_000_000)]
+    retention_events: usize,
+    /// Mebibytes a partition keeps at most.
+    #[arg(long, value_name = "MIB", default_value_t = 128)]
+    retention_mib: usize,
+    /// Print one line of JSON when ready, and nothing else.
+    #[arg(long)]
+    ready_json: bool,
+}
+
+fn parse_hub(text: &str) -> Result<(String, u32), String> {
+    let expected = || format!("'{text}' is not of the form NAME:PARTITIONS");
+    let (name, partitions) = text.rsplit_once(':').ok_or_else(expected)?;
+    Ok((name.to_owned(), partitions.parse().map_err(|_| expected())?))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+    // Before the first line of output: whoever waits for it may signal at once.
+    let stop_signal = stop_signal()?;
+    if !arguments.host.is_loopback() && arguments.listen_public {
+        tracing::warn!(host = %arguments.host, "other machines can reach this emulator");
+    }
+    let is_json = arguments.ready_json;
+    let emulator = start(arguments).await?;
+    announce(&emulator, is_json)?;
+    stop_signal.await;
+    tracing::info!("stopping");
+    emulator.stop().await;
+    Ok(())
+}
+
+async fn start(arguments: Arguments) -> Result<Emulator, StartError> {
+    let mut builder = Emulator::builder()
+        .with_host(arguments.host)
+        .with_public_listener(arguments.listen_public)
+        .with_amqp_port(arguments.port)
+        .with_blob_port(arguments.blob_port)
+        .with_retention(
+            arguments.retention_events,
+            arguments.retention_mib.saturating_mul(1 << 20),
+        );
+    for (name, partitions) in arguments.hubs {
+        builder = builder.with_hub(name, partitions);
+    }
+    for name in arguments.containers {
+        builder = builder.with_container(name);
+    }
+    if let Some(key) = arguments.sas_key {
+        builder = builder.with_sas_key(arguments.sas_key_name, key);
+    }
+    builder.start().await
+}
+
+fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {
+    let event_hubs = emulator.event_hubs_connection_string();
+    let storage = emulator.storage_connection_string();
+    let mut out = std::io::stdout().lock();
+    if is_json {
+        let line = serde_json::json!({
+            "amqp_port": emulator.amqp_addr().port(),
+            "blob_port": emulator.blob_addr().port(),
+            "eventhubs_connection_string": event_hubs,
+            "storage_connection_string": storage,
+        });
+        writeln!(out, "{line}")?;
+    } else {
+        let amqp = emulator.amqp_addr();
+        writeln!(
+            out,
+            "Event Hubs on {amqp}, blobs on {}",
+            emulator.blob_addr()
+        )?;
+        writeln!(out)?;
+        writeln!(out, "Python, JavaScript, .NET, Java (5.19.2 or later), Go:")?;
+        writeln!(out, "  {event_hubs}")?;
+        writeln!(out, "Rust (azure_messaging_eventhubs): the same, and")?;
+        writeln!(out, "  .with_custom_endpoint(\"amqp://{amqp}\")")?;
+        writeln!(out, "Checkpoints (all languages):")?;
+        writeln!(out, "  {storage}")?;
+    }
+    out.flush()
+}
+
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        // Without a way to be told, it serves until it is killed.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,300 @@
+//! The AMQP client behind [`Transport`]: fe2o3-amqp over a stream of our own. Its types stay in this folder.
+
+mod cbs;
+mod connection;
+mod convert;
+mod deadline;
+mod endpoint;
+mod errors;
+mod failure;
+mod filter;
+mod guard;
+mod management;
+mod options;
+mod receiver;
+mod rpc;
+mod scan;
+mod sender;
+mod slot;
+mod stream;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::credential::{
+    ConnectionStringError, EventHubsConnectionString, EventHubsCredential, parse_host,
+};
+use crate::error::{TransportError, TransportErrorKind};
+use crate::model::{EventHubProperties, PartitionId, PartitionProperties};
+
+use super::{PartitionReceiver, ReceiverOptions, Transport};
+use deadline::Deadline;
+use endpoint::Endpoint;
+use errors::Scope;
+use failure::Failure;
+use management::{Entity, Reply};
+use receiver::{AmqpReceiver, Context};
+use slot::{Lease, Slot};
+
+pub use options::AmqpOptions;
+pub use sender::AmqpSender;
+
+/// Where this module's log events can be found.
+const TARGET: &str = "eventhubs_processor::transport";
+
+/// A client of one event hub over AMQP, on one connection for all receivers.
+///
+/// It connects with the first operation and again when the connection is lost. Nothing waits without a
+/// deadline ([`AmqpOptions`]). Dropping it drops the connection; [`close`](Transport::close) closes it.
+pub struct AmqpTransport {
+    endpoint: Endpoint,
+    options: AmqpOptions,
+    slot: Slot,
+    closed: CancellationToken,
+}
+
+impl fmt::Debug for AmqpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AmqpTransport")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AmqpTransport {
+    /// A client that connects with TLS to `fully_qualified_namespace`, such as
+    /// `contoso.servicebus.windows.net`. A port may follow it; it is dialled, but is no part of the name.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionStringError::Invalid`] if the namespace is not a host name.
+    pub fn new(
+        fully_qualified_namespace: &str,
+        event_hub_name: impl Into<String>,
+        credential: EventHubsCredential,
+        options: AmqpOptions,
+    ) -> Result<Self, ConnectionStringError> {
+        let (host, port) = parse_host(fully_qualified_namespace, "fully_qualified_namespace")?;
+        let endpoint = Endpoint::with_tls(host, port, event_hub_name.into());
+        Ok(Self::with_endpoint(endpoint, credential, options))
+    }
+
+    /// A client of the event hub that a connection string names, or of `event_hub_name`.
+    ///
+    /// With `UseDevelopmentEmulator=true` it speaks without TLS, and then only to this machine or to
+    /// [`AmqpOptions::plaintext_host`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EventHubsConnectionString::parse`] and
+    /// [`event_hub_or`](EventHubsConnectionString::event_hub_or), and
+    /// [`Invalid`](ConnectionStringError::Invalid) for an emulator on an unnamed other machine.
+    pub fn from_connection_string<'a>(
+        connection_string: &str,
+        event_hub_name: impl Into<Option<&'a str>>,
+    ) -> Result<Self, ConnectionStringError> {
+        let options = AmqpOptions::default();
+        Self::from_connection_string_with_options(connection_string, event_hub_name, options)
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_connection_string`](Self::from_connection_string).
+    pub fn from_connection_string_with_options<'a>(
+        connection_string: &str,
+        event_hub_name: impl Into<Option<&'a str>>,
+        options: AmqpOptions,
+    ) -> Result<Self, ConnectionStringError> {
+        let parsed = EventHubsConnectionString::parse(connection_string)?;
+        let event_hub = parsed.event_hub_or(event_hub_name.into())?;
+        let host = parsed.fully_qualified_namespace().to_owned();
+        let endpoint = if parsed.uses_development_emulator() {
+            Endpoint::without_tls(host, parsed.port(), event_hub, &options)?
+        } else {
+            Endpoint::with_tls(host, parsed.port(), event_hub)
+        };
+        Ok(Self::with_endpoint(
+            endpoint,
+            parsed.credential().clone(),
+            options,
+        ))
+    }
+
+    fn with_endpoint(
+        endpoint: Endpoint,
+        credential: EventHubsCredential,
+        options: AmqpOptions,
+    ) -> Self {
+        let closed = CancellationToken::new();
+        Self {
+            slot: Slot::new(
+                endpoint.clone(),
+                options.clone(),
+                credential,
+                closed.clone(),
+            ),
+            endpoint,
+            options,
+            closed,
+        }
+    }
+
+    /// Opens a sender to a partition, or with `None` to the event hub, which spreads the events over its partitions.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the link.
+    pub async fn open_sender(
+        &self,
+        partition_id: Option<&PartitionId>,
+    ) -> Result<AmqpSender, TransportError> {
+        let deadline = self.deadline();
+        let mut first = true;
+        loop {
+            let lease = self.slot.lease(&deadline).await?;
+            match self.try_open_sender(&lease, partition_id, &deadline).await {
+                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                result => return result.map_err(|failure| self.told(failure)),
+            }
+        }
+    }
+
+    async fn try_open_sender(
+        &self,
+        lease: &Lease,
+        partition_id: Option<&PartitionId>,
+        deadline: &Deadline,
+    ) -> Result<AmqpSender, Failure> {
+        let connection = lease.connection();
+        let audience = self.endpoint.hub_audience();
+        connection.cbs.authorize(audience, false, deadline).await?;
+        let address = self.endpoint.sender_address(partition_id);
+        AmqpSender::attach(connection, &address, &self.options, &self.closed, deadline).await
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::new(
+            Instant::now() + self.options.operation_timeout,
+            &self.closed,
+        )
+    }
+
+    async fn read(&self, entity: Entity<'_>) -> Result<Reply, TransportError> {
+        let deadline = self.deadline();
+        let mut first = true;
+        loop {
+            let lease = self.slot.lease(&deadline).await?;
+            match self.try_read(&lease, &entity, &deadline).await {
+                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                result => return result.map_err(|failure| self.told(failure)),
+            }
+        }
+    }
+
+    async fn try_read(
+        &self,
+        lease: &Lease,
+        entity: &Entity<'_>,
+        deadline: &Deadline,
+    ) -> Result<Reply, Failure> {
+        let connection = lease.connection();
+        let audience = self.endpoint.hub_audience();
+        let token = connection.cbs.authorize(audience, false, deadline).await?;
+        let event_hub = &self.endpoint.event_hub;
+        management::read(connection, event_hub, entity, &token, deadline).await
+    }
+
+    /// Opens a receiver on the leased connection. A refused token is replaced once.
+    async fn try_open(
+        &self,
+        lease: &Lease,
+        options: &ReceiverOptions,
+        deadline: &Deadline,
+    ) -> Result<AmqpReceiver, Failure> {
+        let connection = lease.connection();
+        let context = Context {
+            connection,
+            endpoint: &self.endpoint,
+            options: &self.options,
+            closed: &self.closed,
+        };
+        let audience = self.endpoint.group_audience(&options.consumer_group);
+        let mut again = false;
+        loop {
+            connection
+                .cbs
+                .authorize(audience.clone(), again, deadline)
+                .await?;
+            match AmqpReceiver::attach(&context, options, &audience, deadline).await {
+                Err(failure)
+                    if !again && failure.error.kind() == TransportErrorKind::Unauthorized =>
+                {
+                    again = true;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The error for the caller.
+    fn told(&self, failure: Failure) -> TransportError {
+        if self.closed.is_cancelled() && failure.scope == Scope::Connection {
+            return TransportError::new(TransportErrorKind::Closed, "the client was closed");
+        }
+        failure.error
+    }
+}
+
+#[async_trait]
+impl Transport for AmqpTransport {
+    fn fully_qualified_namespace(&self) -> &str {
+        &self.endpoint.host
+    }
+
+    fn event_hub_name(&self) -> &str {
+        &self.endpoint.event_hub
+    }
+
+    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
+        self.read(Entity::EventHub).await?.event_hub()
+    }
+
+    async fn partition_properties(
+        &self,
+        partition_id: &PartitionId,
+    ) -> Result<PartitionProperties, TransportError> {
+        self.read(Entity::Partition(partition_id))
+            .await?
+            .partition()
+    }
+
+    async fn open_receiver(
+        &self,
+        options: ReceiverOptions,
+    ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
+        let deadline = self.deadline();
+        let mut first = true;
+        loop {
+            let lease = self.slot.lease(&deadline).await?;
+            match self.try_open(&lease, &options, &deadline).await {
+                Ok(receiver) => return Ok(Box::new(receiver)),
+                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                Err(failure) => return Err(self.told(failure)),
+            }
+        }
+    }
+
+    async fn close(&self) {
+        self.closed.cancel();
+        self.slot.close().await;
+    }
+}

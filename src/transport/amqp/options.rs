@@ -1,0 +1,97 @@
+//! Settings of the AMQP client. Data only.
+
+use std::time::Duration;
+
+/// Settings of an [`AmqpTransport`](super::AmqpTransport).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AmqpOptions {
+    /// Name of this client in the service's logs and error texts (`container-id`). Default: a random one per
+    /// connection.
+    pub container_id: Option<String>,
+    /// Longest time for one operation, with everything it needs on the way: connecting, authorizing, a second
+    /// try on a fresh connection. Default: 60 s, the try timeout of the other SDKs.
+    pub operation_timeout: Duration,
+    /// Longest time from the first packet to an open AMQP connection. Default: 15 s.
+    pub connect_timeout: Duration,
+    /// Longest time to close a receiver, and again for the connection; after that it is dropped.
+    /// Default: 5 s.
+    pub close_timeout: Duration,
+    /// Silence after which the peer counts as dead, and longest time that a write may be stuck. The service
+    /// sends heartbeats twice as often. Default: 20 s, so that a cut network is noticed within 30 s.
+    pub idle_timeout: Duration,
+    /// Largest AMQP frame we accept, in bytes. Default: 64 KiB, as .NET, Java and Go.
+    pub max_frame_size: u32,
+    /// Largest message we accept, in bytes. Default: 1 MiB, the largest event of every tier but self-serve
+    /// dedicated clusters (20 MiB).
+    pub max_message_size: u64,
+    /// The one host besides this machine that may be spoken to without TLS, if the connection string says
+    /// `UseDevelopmentEmulator=true`. Default: none.
+    pub plaintext_host: Option<String>,
+}
+
+impl Default for AmqpOptions {
+    fn default() -> Self {
+        Self {
+            container_id: None,
+            operation_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(15),
+            close_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(20),
+            max_frame_size: 64 * 1024,
+            max_message_size: 1024 * 1024,
+            plaintext_host: None,
+        }
+    }
+}
+
+impl AmqpOptions {
+    /// Sets [`container_id`](Self::container_id).
+    #[must_use]
+    pub fn with_container_id(mut self, container_id: impl Into<String>) -> Self {
+        self.container_id = Some(container_id.into());
+        self
+    }
+
+    /// Sets [`operation_timeout`](Self::operation_timeout).
+    #[must_use]
+    pub fn with_operation_timeout(mut self, timeout: Duration) -> Self {
+        self.operation_timeout = timeout;
+        self
+    }
+
+    /// Sets [`connect_timeout`](Self::connect_timeout).
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets [`close_timeout`](Self::close_timeout).
+    #[must_use]
+    pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// Sets [`idle_timeout`](Self::idle_timeout).
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets [`max_message_size`](Self::max_message_size).
+    #[must_use]
+    pub fn with_max_message_size(mut self, bytes: u64) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// Sets [`plaintext_host`](Self::plaintext_host), such as the name of an emulator's container.
+    #[must_use]
+    pub fn with_plaintext_host(mut self, host: impl Into<String>) -> Self {
+        self.plaintext_host = Some(host.into());
+        self
+    }
+}

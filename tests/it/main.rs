@@ -1,5 +1,10 @@
-//! Tests of the crate as its users see it, in one binary.
-#![allow(clippy::unwrap_used, reason = "tests")]
-#![allow(clippy::expect_used, reason = "tests")]
+//! The library as its users see it, against the emulator in the same process, in one binary.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod architecture;
 mod checkpoint_store;
+mod network;
+mod processor;
+mod support;
+mod transport;

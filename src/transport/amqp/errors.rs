@@ -74,19 +74,20 @@ pub(super) fn scope(condition: &str) -> Scope {
     }
 }
 
-/// The kind of failure that a status code of `$cbs` or `$management` stands for, unless a condition came with
-/// it.
+/// The kind of failure that a status of `$cbs` or `$management` stands for. The condition says more than the
+/// code, unless it is one that says nothing.
 pub(super) fn classify_status(code: i64, condition: Option<&str>, description: &str) -> Kind {
-    if let Some(condition) = condition {
-        return classify(condition, description);
+    match condition.map(|condition| classify(condition, description)) {
+        None | Some(Kind::LinkDetached) => {}
+        Some(kind) => return kind,
     }
     match code {
+        400 => classify_argument(description),
         401 | 403 => Kind::Unauthorized,
         404 => Kind::NotFound,
         408 | 504 => Kind::Timeout,
-        429 | 503 => Kind::ServerBusy,
-        400 => classify_argument(description),
         410 | 500 | 502 => Kind::LinkDetached,
+        429 | 503 => Kind::ServerBusy,
         _ => Kind::Rejected,
     }
 }
@@ -197,10 +198,10 @@ mod tests {
         for (code, kind) in cases {
             assert_eq!(classify_status(code, None, ""), kind, "{code}");
         }
-        assert_eq!(
-            classify_status(400, Some("amqp:not-found"), ""),
-            Kind::NotFound
-        );
+        let with = |code, condition| classify_status(code, Some(condition), "");
+        assert_eq!(with(400, "amqp:not-found"), Kind::NotFound);
+        assert_eq!(with(503, "amqp:internal-error"), Kind::ServerBusy);
+        assert_eq!(with(500, "amqp:internal-error"), Kind::LinkDetached);
     }
 
     proptest! {

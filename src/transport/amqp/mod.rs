@@ -125,6 +125,13 @@ impl AmqpTransport {
         ))
     }
 
+    /// The same client with another credential, such as tokens in place of the connection string's key.
+    /// Its connection, if there is one already, is dropped.
+    #[must_use]
+    pub fn with_credential(self, credential: EventHubsCredential) -> Self {
+        Self::with_endpoint(self.endpoint, credential, self.options)
+    }
+
     fn with_endpoint(
         endpoint: Endpoint,
         credential: EventHubsCredential,

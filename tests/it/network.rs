@@ -1,0 +1,192 @@
+//! The AMQP client on networks that misbehave.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use eventhubs_emulator::{Emulator, Event};
+use eventhubs_processor::error::TransportErrorKind as Kind;
+use eventhubs_processor::model::EventPosition;
+use eventhubs_processor::transport::{AmqpOptions, AmqpTransport, ReceiverOptions, Transport};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::proxy::{Proxy, Then};
+
+const HUB: &str = "hub";
+
+fn options() -> AmqpOptions {
+    AmqpOptions::default()
+        .with_operation_timeout(Duration::from_secs(3))
+        .with_connect_timeout(Duration::from_secs(1))
+        .with_close_timeout(Duration::from_secs(1))
+        .with_idle_timeout(Duration::from_secs(2))
+}
+
+fn client(port: u16) -> AmqpTransport {
+    let text = format!(
+        "Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
+    );
+    AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+}
+
+fn earliest(partition: &str) -> ReceiverOptions {
+    ReceiverOptions::new("$Default", partition.into(), EventPosition::Earliest)
+}
+
+#[tokio::test]
+async fn a_closed_port_is_a_lost_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let error = client(port).event_hub_properties().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::ConnectionLost, "{error}");
+    assert!(error.is_transient());
+}
+
+/// Opens a receiver and takes one event. Whatever the network does, the answer comes in time.
+async fn open_and_receive(client: &AmqpTransport, partition: &str) -> Result<(), Kind> {
+    let mut receiver = client
+        .open_receiver(earliest(partition))
+        .await
+        .map_err(|error| error.kind())?;
+    let received = receiver.receive(1).await.map_err(|error| error.kind());
+    receiver.close().await;
+    received.map(drop)
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_or_stalls_anywhere_is_noticed_in_time() {
+    // A partition for each case: the receivers have no owner level, and only five of them may share one.
+    let emulator = Emulator::builder()
+        .with_hub(HUB, 200)
+        .start()
+        .await
+        .unwrap();
+    let upstream = emulator.amqp_addr();
+    let mut cases = JoinSet::new();
+    for then in [Then::Cut, Then::Stall] {
+        for bytes in (0..1600).step_by(23) {
+            let partition = cases.len().to_string();
+            emulator
+                .send(HUB, Some(&partition), Event::new("x"))
+                .unwrap();
+            cases.spawn(async move {
+                let proxy = Proxy::start(upstream, 1, bytes, then).await;
+                let client = client(proxy.addr.port());
+                let started = Instant::now();
+                let first = timeout(
+                    Duration::from_secs(8),
+                    open_and_receive(&client, &partition),
+                )
+                .await
+                .unwrap_or_else(|_| panic!("hangs after {bytes} bytes, {then:?}"));
+                if let Err(kind) = first {
+                    assert!(
+                        matches!(
+                            kind,
+                            Kind::ConnectionLost | Kind::Timeout | Kind::LinkDetached
+                        ),
+                        "{kind:?} after {bytes} bytes, {then:?}"
+                    );
+                }
+                // The next connection is sound, and so is the client.
+                let mut tries = 0;
+                while let Err(kind) = open_and_receive(&client, &partition).await {
+                    tries += 1;
+                    assert!(tries < 3, "{kind:?} after {bytes} bytes, {then:?}");
+                }
+                let took = started.elapsed();
+                client.close().await;
+                assert!(proxy.accepted.load(Ordering::SeqCst) <= 3);
+                (first.is_err(), took)
+            });
+        }
+    }
+    let mut failed = 0;
+    while let Some(case) = cases.join_next().await {
+        let (is_failed, took) = case.unwrap();
+        failed += usize::from(is_failed);
+        assert!(took < Duration::from_secs(12), "{took:?}");
+    }
+    // The sweep must reach both into the handshake and behind the first event.
+    assert!((40..130).contains(&failed), "{failed}");
+}
+
+#[tokio::test]
+async fn tls_trusts_nobody_without_a_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(vec![cert.der().clone()], key.into())
+    .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            assert!(
+                acceptor.accept(stream).await.is_err(),
+                "the client trusted us"
+            );
+        }
+    });
+    // A real self-signed certificate for this very name, and still nobody's word for it.
+    let text = format!("Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=k");
+    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let error = client.event_hub_properties().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::ConnectionLost, "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("certificate"), "{source}");
+    assert!(server.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let text = emulator.event_hubs_connection_string().replace(
+        "UseDevelopmentEmulator=true",
+        "UseDevelopmentEmulator=false",
+    );
+    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let error = client.event_hub_properties().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn closing_leaves_no_task_behind() {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.num_alive_tasks();
+    for kind in ["closed", "dropped"] {
+        let client = client(emulator.amqp_addr().port());
+        emulator.send(HUB, Some("0"), Event::new("x")).unwrap();
+        open_and_receive(&client, "0").await.unwrap();
+        client.event_hub_properties().await.unwrap();
+        emulator.faults().drop_connections();
+        client.event_hub_properties().await.unwrap();
+        assert!(metrics.num_alive_tasks() > before);
+        if kind == "closed" {
+            client.close().await;
+        }
+        drop(client);
+        let mut waits = 0;
+        while metrics.num_alive_tasks() > before {
+            waits += 1;
+            assert!(
+                waits < 100,
+                "{kind}: {} left",
+                metrics.num_alive_tasks() - before
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

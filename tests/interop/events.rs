@@ -29,11 +29,12 @@ impl Receiver {
             sender.send((context.partition_id().as_str().to_owned(), event))?;
             Ok(())
         });
-        let processor = EventProcessor::builder(hub, "$Default", InMemoryCheckpointStore::default())
-            .with_default_starting_position(EventPosition::Earliest)
-            .build(handler)
-            .unwrap()
-            .spawn();
+        let processor =
+            EventProcessor::builder(hub, "$Default", InMemoryCheckpointStore::default())
+                .with_default_starting_position(EventPosition::Earliest)
+                .build(handler)
+                .unwrap()
+                .spawn();
         Self { processor, events }
     }
 
@@ -59,7 +60,9 @@ impl Receiver {
 fn assert_in_order(events: &[ReceivedEvent]) {
     for (expected, event) in (0..).zip(events) {
         assert_eq!(event.sequence_number(), expected);
-        let age = SystemTime::now().duration_since(event.enqueued_time()).unwrap_or_default();
+        let age = SystemTime::now()
+            .duration_since(event.enqueued_time())
+            .unwrap_or_default();
         assert!(age < Duration::from_secs(120), "{event:?} is {age:?} old");
     }
     for pair in events.windows(2) {
@@ -70,7 +73,10 @@ fn assert_in_order(events: &[ReceivedEvent]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_python_sends_to_all_partitions_arrives_in_order() {
-    let Some(tools) = Tools::from_env("what_python_sends_to_all_partitions_arrives_in_order") else { return };
+    let Some(tools) = Tools::from_env("what_python_sends_to_all_partitions_arrives_in_order")
+    else {
+        return;
+    };
     within(Duration::from_secs(60), all_partitions(tools)).await;
 }
 
@@ -88,13 +94,22 @@ async fn all_partitions(tools: Tools) {
     let mut sent = BTreeMap::<String, Vec<String>>::new();
     for line in producer.lines() {
         let batch = &line.value["sent"];
-        let bodies = batch["bodies"].as_array().unwrap().iter().map(|body| body.as_str().unwrap().to_owned());
-        sent.entry(batch["partition"].as_str().unwrap().to_owned()).or_default().extend(bodies);
+        let bodies = batch["bodies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|body| body.as_str().unwrap().to_owned());
+        sent.entry(batch["partition"].as_str().unwrap().to_owned())
+            .or_default()
+            .extend(bodies);
     }
     assert_eq!(sent.len(), PARTITIONS.len());
     for (partition, bodies) in &sent {
         assert_in_order(&received[partition]);
-        let arrived: Vec<_> = received[partition].iter().map(|event| event.body_as_str().into_owned()).collect();
+        let arrived: Vec<_> = received[partition]
+            .iter()
+            .map(|event| event.body_as_str().into_owned())
+            .collect();
         assert_eq!(&arrived, bodies, "partition {partition}");
     }
     receiver.stop().await;
@@ -104,7 +119,9 @@ async fn all_partitions(tools: Tools) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_python_sends_with_a_key_arrives_together_and_with_the_key() {
     let test = "what_python_sends_with_a_key_arrives_together_and_with_the_key";
-    let Some(tools) = Tools::from_env(test) else { return };
+    let Some(tools) = Tools::from_env(test) else {
+        return;
+    };
     within(Duration::from_secs(60), keyed(tools)).await;
 }
 
@@ -113,7 +130,9 @@ async fn keyed(tools: Tools) {
     let group = Group::new(tools, &emulator.event_hubs_connection_string()).await;
     let mut receiver = Receiver::start(&group.event_hubs_connection_string);
 
-    let mut producer = group.producer(&["keyed", "--keys", "16", "--count", "10"]).spawn();
+    let mut producer = group
+        .producer(&["keyed", "--keys", "16", "--count", "10"])
+        .spawn();
     let received = receiver.receive(160).await;
     producer.exited(START).await;
     producer.succeeded();
@@ -125,13 +144,27 @@ async fn keyed(tools: Tools) {
             let body = event.body_as_str();
             let (key, number) = body.split_once('/').unwrap();
             assert_eq!(event.partition_key(), Some(key));
-            partitions.entry(key.to_owned()).or_default().insert(partition.clone());
-            numbers.entry(key.to_owned()).or_default().push(number.parse().unwrap());
+            partitions
+                .entry(key.to_owned())
+                .or_default()
+                .insert(partition.clone());
+            numbers
+                .entry(key.to_owned())
+                .or_default()
+                .push(number.parse().unwrap());
         }
     }
     assert_eq!(partitions.len(), 16);
-    assert!(partitions.values().all(|partitions| partitions.len() == 1), "{partitions:?}");
-    assert!(numbers.values().all(|numbers| numbers.iter().copied().eq(0..10)), "{numbers:?}");
+    assert!(
+        partitions.values().all(|partitions| partitions.len() == 1),
+        "{partitions:?}"
+    );
+    assert!(
+        numbers
+            .values()
+            .all(|numbers| numbers.iter().copied().eq(0..10)),
+        "{numbers:?}"
+    );
     receiver.stop().await;
     emulator.stop().await;
 }
@@ -139,7 +172,9 @@ async fn keyed(tools: Tools) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_event_that_python_sends_arrives_as_it_was() {
     let test = "every_kind_of_event_that_python_sends_arrives_as_it_was";
-    let Some(tools) = Tools::from_env(test) else { return };
+    let Some(tools) = Tools::from_env(test) else {
+        return;
+    };
     within(Duration::from_secs(60), kinds(tools)).await;
 }
 
@@ -149,12 +184,25 @@ async fn kinds(tools: Tools) {
     let mut receiver = Receiver::start(&group.event_hubs_connection_string);
 
     let singles = [
-        "text", "unicode", "empty", "binary", "200 kB", "properties", "described",
-        "every message property", "binary id", "annotated", "several data sections", "value",
+        "text",
+        "unicode",
+        "empty",
+        "binary",
+        "200 kB",
+        "properties",
+        "described",
+        "every message property",
+        "binary id",
+        "annotated",
+        "several data sections",
+        "value",
         "sequence",
     ];
     let batch = (0..10).map(|number| format!("batch {number}"));
-    let expected: Vec<_> = singles.iter().map(ToString::to_string).chain(batch)
+    let expected: Vec<_> = singles
+        .iter()
+        .map(ToString::to_string)
+        .chain(batch)
         .chain(singles[..8].iter().map(ToString::to_string))
         .collect();
     let mut producer = group.producer(&["kinds", "--partition", "2"]).spawn();
@@ -164,7 +212,10 @@ async fn kinds(tools: Tools) {
     assert_eq!(received.keys().collect::<Vec<_>>(), ["2"]);
     let events = &received["2"];
     assert_in_order(events);
-    let labels: Vec<_> = events.iter().map(|event| event.properties()["label"].as_str().unwrap()).collect();
+    let labels: Vec<_> = events
+        .iter()
+        .map(|event| event.properties()["label"].as_str().unwrap())
+        .collect();
     assert_eq!(labels, expected);
     for event in events {
         assert_kind(event);
@@ -185,7 +236,13 @@ fn assert_kind(event: &ReceivedEvent) {
         "binary" => assert!(event.body().iter().copied().eq(0..=255)),
         "200 kB" => {
             assert_eq!(event.body().len(), 200_000);
-            assert!(event.body().iter().zip((0..=250_u8).cycle()).all(|(got, sent)| *got == sent));
+            assert!(
+                event
+                    .body()
+                    .iter()
+                    .zip((0..=250_u8).cycle())
+                    .all(|(got, sent)| *got == sent)
+            );
         }
         "properties" => assert_eq!(event.properties(), &application_properties()),
         "described" => {
@@ -210,7 +267,10 @@ fn assert_kind(event: &ReceivedEvent) {
             assert_eq!(properties.reply_to_group_id.as_deref(), Some("reply group"));
         }
         "binary id" => {
-            assert_eq!(properties.message_id, Some(Value::Binary(vec![1, 2].into())));
+            assert_eq!(
+                properties.message_id,
+                Some(Value::Binary(vec![1, 2].into()))
+            );
         }
         "annotated" => {
             let annotations = event.system_properties();
@@ -219,11 +279,20 @@ fn assert_kind(event: &ReceivedEvent) {
         }
         "several data sections" => assert_eq!(event.body(), b"onetwo"),
         "value" => {
-            let list = Value::List(vec![text("list"), Value::I32(1), Value::Bool(true), Value::Null]);
-            assert_eq!(event.amqp_body(), &AmqpBody::Value(Value::Map(vec![(text("key"), list)])));
+            let list = Value::List(vec![
+                text("list"),
+                Value::I32(1),
+                Value::Bool(true),
+                Value::Null,
+            ]);
+            assert_eq!(
+                event.amqp_body(),
+                &AmqpBody::Value(Value::Map(vec![(text("key"), list)]))
+            );
         }
         "sequence" => {
-            let lists = [("a", 1), ("b", 2)].map(|(name, number)| vec![text(name), Value::I32(number)]);
+            let lists =
+                [("a", 1), ("b", 2)].map(|(name, number)| vec![text(name), Value::I32(number)]);
             assert_eq!(event.amqp_body(), &AmqpBody::Sequence(lists.to_vec()));
         }
         _ => {

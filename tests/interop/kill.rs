@@ -8,8 +8,9 @@ use crate::timeline::{Union, acknowledged, event};
 
 const EVENTS: usize = 20_000;
 const KILLS: usize = 10;
-/// New events that each life has to see before it is ended.
-const PROGRESS: usize = 500;
+/// Events that each life has to process before it is ended, some of every partition: ten lives then fall into the
+/// minute that the producer takes.
+const PROGRESS: usize = 1500;
 
 fn settings(command: Command) -> Command {
     command
@@ -21,7 +22,9 @@ fn settings(command: Command) -> Command {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_killed_ten_times_processes_every_event() {
     let test = "a_consumer_killed_ten_times_processes_every_event";
-    let Some(tools) = Tools::from_env(test) else { return };
+    let Some(tools) = Tools::from_env(test) else {
+        return;
+    };
     within(Duration::from_secs(180), kill_again_and_again(tools)).await;
 }
 
@@ -29,17 +32,25 @@ async fn kill_again_and_again(tools: Tools) {
     let (mut emulator, connection_string) = emulator_program().await;
     let group = Group::new(tools, &connection_string).await;
     let count = EVENTS.to_string();
-    let steady = ["steady", "--rate", "330", "--batch", "20", "--count", &count];
+    let steady = [
+        "steady", "--rate", "330", "--batch", "20", "--count", &count,
+    ];
     let mut producer = group.producer(&steady).spawn();
 
     let mut union = Union::default();
     for life in 1..=KILLS {
-        let mut consumer = settings(group.consumer()).named(&format!("life {life}")).spawn();
+        let mut consumer = settings(group.consumer())
+            .named(&format!("life {life}"))
+            .spawn();
         let born = Instant::now();
         wait_for_events(&consumer, PROGRESS).await;
         consumer.kill().await;
         union.add(&consumer.lines());
-        report(&format!("life {life}: {:?}, {} events so far", born.elapsed(), union.events()));
+        report(&format!(
+            "life {life}: {:?}, {} events so far",
+            born.elapsed(),
+            union.events()
+        ));
     }
 
     // The last life is allowed to finish.
@@ -70,11 +81,21 @@ async fn kill_again_and_again(tools: Tools) {
     // What a polite stop has checkpointed does not come back.
     let checkpoints = group.checkpoints().await;
     for partition in PARTITIONS {
-        let last = consumer.lines().iter().rev().find_map(|line| event(line, partition).map(|(number, _)| number));
-        assert_eq!(checkpoints.get(partition).copied(), last, "partition {partition}: {consumer:?}");
+        let last = consumer
+            .lines()
+            .iter()
+            .rev()
+            .find_map(|line| event(line, partition).map(|(number, _)| number));
+        assert_eq!(
+            checkpoints.get(partition).copied(),
+            last,
+            "partition {partition}: {consumer:?}"
+        );
     }
     for partition in PARTITIONS {
-        let mut one = group.producer(&["one", "--partition", partition, "--body", "after the stop"]).spawn();
+        let mut one = group
+            .producer(&["one", "--partition", partition, "--body", "after the stop"])
+            .spawn();
         one.exited(START).await;
         one.succeeded();
     }
@@ -84,7 +105,10 @@ async fn kill_again_and_again(tools: Tools) {
     for line in restarted.lines() {
         for partition in PARTITIONS {
             if let Some((number, _)) = event(&line, partition) {
-                assert!(number > checkpoints[partition], "{number} of partition {partition} came back");
+                assert!(
+                    number > checkpoints[partition],
+                    "{number} of partition {partition} came back"
+                );
             }
         }
     }
@@ -92,10 +116,17 @@ async fn kill_again_and_again(tools: Tools) {
 }
 
 async fn wait_for_events(consumer: &Program, count: usize) {
-    let what = format!("{count} events");
+    let what = format!("{count} events, some of each partition");
     consumer
         .wait_for(&what, START, |lines| {
-            let seen = lines.iter().filter(|line| line.value.get("event").is_some()).count();
+            let is_read = |partition| lines.iter().any(|line| event(line, partition).is_some());
+            if !PARTITIONS.into_iter().all(is_read) {
+                return None;
+            }
+            let seen = lines
+                .iter()
+                .filter(|line| line.value.get("event").is_some())
+                .count();
             (seen >= count).then_some(())
         })
         .await;

@@ -113,7 +113,7 @@ impl Program {
         &self,
         what: &str,
         limit: Duration,
-        find: impl Fn(&[Line]) -> Option<T>,
+        find: impl Fn(&[Line]) -> Option<T> + Send + Sync,
     ) -> T {
         let mut changes = self.changes.clone();
         let finding = async {
@@ -136,7 +136,10 @@ impl Program {
 
     /// Sends a signal by its name.
     pub(crate) async fn signal(&self, signal: &str) {
-        let id = self.child.id().unwrap_or_else(|| panic!("it has ended: {self:?}"));
+        let id = self
+            .child
+            .id()
+            .unwrap_or_else(|| panic!("it has ended: {self:?}"));
         let status = tokio::process::Command::new("kill")
             .args([format!("-{signal}"), id.to_string()])
             .status()
@@ -182,7 +185,10 @@ impl Program {
     }
 
     pub(crate) fn succeeded(&self) {
-        assert!(self.status.is_some_and(|status| status.success()), "it failed: {self:?}");
+        assert!(
+            self.status.is_some_and(|status| status.success()),
+            "it failed: {self:?}"
+        );
     }
 }
 
@@ -202,7 +208,10 @@ impl fmt::Debug for Program {
         }
         let stderr = self.stderr();
         writeln!(f, "  stderr:")?;
-        for line in stderr.lines().skip(stderr.lines().count().saturating_sub(SHOWN)) {
+        for line in stderr
+            .lines()
+            .skip(stderr.lines().count().saturating_sub(SHOWN))
+        {
             writeln!(f, "    {line}")?;
         }
         Ok(())

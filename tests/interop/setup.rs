@@ -30,8 +30,7 @@ impl Tools {
     /// `None`, with a line that is seen, unless `EHP_INTEROP` is set.
     pub(crate) fn from_env(test: &str) -> Option<Self> {
         if env::var_os("EHP_INTEROP").is_none_or(|value| value.is_empty() || value == "0") {
-            // Not `eprintln!`, which the test harness swallows.
-            writeln!(std::io::stderr(), "SKIPPED: {test}: EHP_INTEROP is not set").unwrap();
+            report(&format!("SKIPPED: {test}: EHP_INTEROP is not set"));
             return None;
         }
         let required = |name: &str| {
@@ -136,7 +135,9 @@ impl Group {
         let listing = self.store.list_ownership(&self.scope).await.unwrap();
         let mut owners = BTreeMap::new();
         for ownership in listing.ownerships {
-            let owner = ownership.owner_id.map_or_else(String::new, |id| id.as_str().to_owned());
+            let owner = ownership
+                .owner_id
+                .map_or_else(String::new, |id| id.as_str().to_owned());
             *owners.entry(owner).or_default() += 1;
         }
         owners
@@ -169,7 +170,9 @@ impl Group {
 }
 
 /// An emulator in this process, with one event hub of four partitions.
-pub(crate) async fn emulator(settings: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
+pub(crate) async fn emulator(
+    settings: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder,
+) -> Emulator {
     let builder = Emulator::builder().with_hub(HUB, 4);
     settings(builder).start().await.unwrap()
 }
@@ -227,7 +230,8 @@ pub(crate) async fn within(limit: Duration, test: impl Future<Output = ()>) {
     }
 }
 
-/// A line for whoever reads the log; the test harness would swallow `println!`.
+/// A line for whoever reads the log; the test harness swallows `println!` and `eprintln!`.
 pub(crate) fn report(line: &str) {
-    writeln!(std::io::stderr(), "    {line}").unwrap();
+    let line = format!("    {line}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }

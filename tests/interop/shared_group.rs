@@ -15,13 +15,22 @@ const TAKE_OVER: Duration = Duration::from_secs(4);
 
 fn settings(command: Command) -> Command {
     command
-        .env("LOAD_BALANCING_INTERVAL_MS", INTERVAL.as_millis().to_string())
-        .env("OWNERSHIP_EXPIRATION_MS", EXPIRATION.as_millis().to_string())
+        .env(
+            "LOAD_BALANCING_INTERVAL_MS",
+            INTERVAL.as_millis().to_string(),
+        )
+        .env(
+            "OWNERSHIP_EXPIRATION_MS",
+            EXPIRATION.as_millis().to_string(),
+        )
         .env("CHECKPOINT_EVERY", CHECKPOINT_EVERY.to_string())
 }
 
 fn ours(group: &Group, owner: &str) -> Program {
-    settings(group.consumer()).named(owner).env("OWNER_ID", owner).spawn()
+    settings(group.consumer())
+        .named(owner)
+        .env("OWNER_ID", owner)
+        .spawn()
 }
 
 fn python(group: &Group, name: &str) -> Program {
@@ -37,9 +46,27 @@ fn last_term(program: &Program, partition: &str) -> Option<Term> {
 async fn reads_all_since(program: &Program, instant: Instant, limit: Duration) -> Duration {
     let all = program.wait_for("events of all partitions", limit, |lines| {
         let first = |partition| first_event_after(lines, partition, instant);
-        PARTITIONS.into_iter().map(first).collect::<Option<Vec<_>>>()
+        PARTITIONS
+            .into_iter()
+            .map(first)
+            .collect::<Option<Vec<_>>>()
     });
     *all.await.iter().max().unwrap() - instant
+}
+
+/// Waits until a program has noticed that so many of its partitions were taken.
+async fn has_lost(program: &Program, count: usize) {
+    program
+        .wait_for("the loss of partitions", TAKE_OVER, |lines| {
+            let is_lost = |partition: &&str| {
+                let last = terms(lines, partition).pop();
+                let closed = last.and_then(|term| term.closed);
+                closed.is_some_and(|reason| matches!(&*reason, "OWNERSHIP_LOST" | "OwnershipLost"))
+            };
+            let lost = PARTITIONS.iter().filter(|partition| is_lost(partition));
+            (lost.count() == count).then_some(())
+        })
+        .await;
 }
 
 /// After a polite stop every partition goes on right after what was processed: nothing is read again that a
@@ -47,13 +74,19 @@ async fn reads_all_since(program: &Program, instant: Instant, limit: Duration) -
 fn assert_clean_handover(before: &Program, after: &Program) {
     let mut handed_over = 0;
     for partition in PARTITIONS {
-        let Some(gave) = last_term(before, partition) else { continue };
+        let Some(gave) = last_term(before, partition) else {
+            continue;
+        };
         let closed = gave.closed.as_deref().map(str::to_ascii_uppercase);
         if closed.as_deref() != Some("SHUTDOWN") {
             continue;
         }
-        let Some((_, last)) = gave.events else { continue };
-        let (first, _) = last_term(after, partition).and_then(|term| term.events).unwrap();
+        let Some((_, last)) = gave.events else {
+            continue;
+        };
+        let (first, _) = last_term(after, partition)
+            .and_then(|term| term.events)
+            .unwrap();
         // Ours checkpoints the last event before it says `close`. Python says what it has checkpointed, but may be
         // cut between the store's answer and saying so.
         let checkpoint = gave.checkpoint.unwrap_or(last);
@@ -70,14 +103,18 @@ fn assert_clean_handover(before: &Program, after: &Program) {
 #[tokio::test(flavor = "multi_thread")]
 async fn python_and_ours_share_a_group_through_joins_stops_and_a_crash() {
     let test = "python_and_ours_share_a_group_through_joins_stops_and_a_crash";
-    let Some(tools) = Tools::from_env(test) else { return };
+    let Some(tools) = Tools::from_env(test) else {
+        return;
+    };
     within(Duration::from_secs(180), share_a_group(tools)).await;
 }
 
 async fn share_a_group(tools: Tools) {
     let emulator = emulator(|builder| builder).await;
     let group = Group::new(tools, &emulator.event_hubs_connection_string()).await;
-    let mut producer = group.producer(&["steady", "--rate", "100", "--batch", "5"]).spawn();
+    let mut producer = group
+        .producer(&["steady", "--rate", "100", "--batch", "5"])
+        .spawn();
 
     // Python alone.
     let mut python_1 = python(&group, "python-1");
@@ -115,11 +152,14 @@ async fn share_a_group(tools: Tools) {
     }
 
     // Python stops politely.
+    has_lost(&python_1, 2).await;
     let stopping = Instant::now();
     let took = python_1.terminate(Duration::from_secs(15)).await;
     group.shared(TAKE_OVER, "ours-1", 4, 0).await;
     let gap = reads_all_since(&ours_1, stopping, TAKE_OVER + took).await;
-    report(&format!("Python stopped in {took:?}, ours reads all {gap:?} after the signal"));
+    report(&format!(
+        "Python stopped in {took:?}, ours reads all {gap:?} after the signal"
+    ));
     assert_clean_handover(&python_1, &ours_1);
 
     // Python comes back.
@@ -129,11 +169,14 @@ async fn share_a_group(tools: Tools) {
     report(&format!("2/2 after {:?}", joined.elapsed()));
 
     // Ours stops politely.
+    has_lost(&ours_1, 2).await;
     let stopping = Instant::now();
     let took = ours_1.terminate(Duration::from_secs(10)).await;
     group.shared(TAKE_OVER, "", 0, 4).await;
     let gap = reads_all_since(&python_2, stopping, TAKE_OVER + took).await;
-    report(&format!("ours stopped in {took:?}, Python reads all {gap:?} after the signal"));
+    report(&format!(
+        "ours stopped in {took:?}, Python reads all {gap:?} after the signal"
+    ));
     assert_clean_handover(&ours_1, &python_2);
 
     // Ours comes back, and Python crashes.
@@ -151,7 +194,8 @@ async fn share_a_group(tools: Tools) {
         let last = last_of(&emulator, partition);
         ours_2
             .wait_for("the last event", START, |lines| {
-                let is_last = |line| event(line, partition).is_some_and(|(number, _)| number == last);
+                let is_last =
+                    |line| event(line, partition).is_some_and(|(number, _)| number == last);
                 lines.iter().any(is_last).then_some(())
             })
             .await;
@@ -162,7 +206,11 @@ async fn share_a_group(tools: Tools) {
         union.assert_complete(partition, last_of(&emulator, partition));
     }
     union.assert_has(&acknowledged(&producer.lines()));
-    report(&format!("{} events, {} of them twice", union.events(), union.duplicates()));
+    report(&format!(
+        "{} events, {} of them twice",
+        union.events(),
+        union.duplicates()
+    ));
     for python in [&python_1, &python_2] {
         let errors = errors(&python.lines());
         let others = errors.iter().filter(|error| !is_ownership_lost(error));
@@ -181,6 +229,8 @@ fn is_ownership_lost(error: &str) -> bool {
 }
 
 fn last_of(emulator: &eventhubs_emulator::Emulator, partition: &str) -> i64 {
-    let properties = emulator.partition_properties(crate::setup::HUB, partition).unwrap();
+    let properties = emulator
+        .partition_properties(crate::setup::HUB, partition)
+        .unwrap();
     properties.last_enqueued_sequence_number
 }

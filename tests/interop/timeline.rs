@@ -8,7 +8,6 @@ use crate::program::{Line, Program};
 /// One stretch of reading a partition, from `initialize` to `close`.
 #[derive(Clone, Debug)]
 pub(crate) struct Term {
-    pub(crate) started: Instant,
     /// First and last sequence number.
     pub(crate) events: Option<(i64, i64)>,
     /// Newest checkpoint that the program told of; only Python's does.
@@ -21,7 +20,12 @@ pub(crate) struct Term {
 pub(crate) fn event<'a>(line: &'a Line, partition: &str) -> Option<(i64, &'a str)> {
     let event = line.value.get("event")?;
     let is_of_partition = event["partition"] == partition;
-    is_of_partition.then(|| (event["sequence_number"].as_i64().unwrap(), event["body"].as_str().unwrap()))
+    is_of_partition.then(|| {
+        (
+            event["sequence_number"].as_i64().unwrap(),
+            event["body"].as_str().unwrap(),
+        )
+    })
 }
 
 /// The terms of a partition, oldest first.
@@ -36,7 +40,11 @@ pub(crate) fn terms(lines: &[Line], partition: &str) -> Vec<Term> {
         if let Some((number, _)) = event(line, partition) {
             let term = open.unwrap_or_else(|| panic!("an event outside of a term: {line:?}"));
             let first = term.events.map_or(number, |(first, last)| {
-                assert_eq!(number, last + 1, "partition {partition}: a gap or a repetition");
+                assert_eq!(
+                    number,
+                    last + 1,
+                    "partition {partition}: a gap or a repetition"
+                );
                 first
             });
             term.events = Some((first, number));
@@ -48,7 +56,6 @@ pub(crate) fn terms(lines: &[Line], partition: &str) -> Vec<Term> {
                 Some("initialize") => {
                     assert!(open.is_none(), "a term within a term: {line:?}");
                     terms.push(Term {
-                        started: line.at,
                         events: None,
                         checkpoint: None,
                         closed: None,
@@ -66,21 +73,32 @@ pub(crate) fn terms(lines: &[Line], partition: &str) -> Vec<Term> {
 }
 
 /// When the first event of any partition came after an instant.
-pub(crate) fn first_event_after(lines: &[Line], partition: &str, instant: Instant) -> Option<Instant> {
+pub(crate) fn first_event_after(
+    lines: &[Line],
+    partition: &str,
+    instant: Instant,
+) -> Option<Instant> {
     let later = |line: &&Line| line.at > instant && event(line, partition).is_some();
     lines.iter().find(later).map(|line| line.at)
 }
 
 /// What was told to `on_error`.
 pub(crate) fn errors(lines: &[Line]) -> Vec<String> {
-    let errors = lines.iter().filter(|line| line.value["lifecycle"] == "error");
+    let errors = lines
+        .iter()
+        .filter(|line| line.value["lifecycle"] == "error");
     errors.map(|line| line.value.to_string()).collect()
 }
 
 /// The bodies that a producer was told are in.
 pub(crate) fn acknowledged(lines: &[Line]) -> BTreeSet<String> {
-    let batches = lines.iter().filter_map(|line| line.value["sent"]["bodies"].as_array());
-    batches.flatten().map(|body| body.as_str().unwrap().to_owned()).collect()
+    let batches = lines
+        .iter()
+        .filter_map(|line| line.value["sent"]["bodies"].as_array());
+    batches
+        .flatten()
+        .map(|body| body.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// All events that several consumers processed.
@@ -104,14 +122,24 @@ impl Union {
         for event in lines.iter().filter_map(|line| line.value.get("event")) {
             let partition = event["partition"].as_str().unwrap().to_owned();
             let number = event["sequence_number"].as_i64().unwrap();
-            *self.times.entry(partition).or_default().entry(number).or_default() += 1;
-            self.bodies.insert(event["body"].as_str().unwrap().to_owned());
+            *self
+                .times
+                .entry(partition)
+                .or_default()
+                .entry(number)
+                .or_default() += 1;
+            self.bodies
+                .insert(event["body"].as_str().unwrap().to_owned());
         }
     }
 
     /// How many events were processed more than once, counting each time beyond the first.
     pub(crate) fn duplicates(&self) -> usize {
-        self.times.values().flat_map(BTreeMap::values).map(|times| times - 1).sum()
+        self.times
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|times| times - 1)
+            .sum()
     }
 
     pub(crate) fn events(&self) -> usize {
@@ -125,7 +153,10 @@ impl Union {
         let seen = self.times.get(partition);
         let is_missing = |number: &i64| !seen.is_some_and(|seen| seen.contains_key(number));
         let missing: Vec<_> = (0..=last).filter(is_missing).collect();
-        assert!(missing.is_empty(), "partition {partition} of 0..={last} lost {missing:?}");
+        assert!(
+            missing.is_empty(),
+            "partition {partition} of 0..={last} lost {missing:?}"
+        );
     }
 
     /// # Panics
@@ -133,6 +164,11 @@ impl Union {
     /// If a body that was acknowledged is missing.
     pub(crate) fn assert_has(&self, acknowledged: &BTreeSet<String>) {
         let missing: Vec<_> = acknowledged.difference(&self.bodies).collect();
-        assert!(missing.is_empty(), "{} of {} lost: {missing:?}", missing.len(), acknowledged.len());
+        assert!(
+            missing.is_empty(),
+            "{} of {} lost: {missing:?}",
+            missing.len(),
+            acknowledged.len()
+        );
     }
 }

@@ -7,7 +7,7 @@ mod secret;
 mod storage;
 mod token;
 
-pub(crate) use event_hubs::{CredentialKind, parse_host};
+pub(crate) use event_hubs::{CredentialKind, namespace_name, parse_host};
 pub use event_hubs::{EventHubsConnectionString, EventHubsCredential};
 pub use pairs::ConnectionStringError;
 pub use secret::Secret;

@@ -8,21 +8,43 @@ use std::path::{Path, PathBuf};
 /// and nobody but the client imports `processor`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("balance", &["model"]),
-    ("checkpoint", &["credential", "error", "model", "retry", "telemetry"]),
+    (
+        "checkpoint",
+        &["credential", "error", "model", "retry", "telemetry"],
+    ),
     (
         "client",
-        &["balance", "checkpoint", "credential", "error", "model", "processor", "transport"],
+        &[
+            "balance",
+            "checkpoint",
+            "credential",
+            "error",
+            "model",
+            "processor",
+            "transport",
+        ],
     ),
     ("credential", &["error", "model"]),
     ("error", &["model"]),
     ("model", &[]),
     (
         "processor",
-        &["balance", "checkpoint", "error", "model", "retry", "telemetry", "transport"],
+        &[
+            "balance",
+            "checkpoint",
+            "error",
+            "model",
+            "retry",
+            "telemetry",
+            "transport",
+        ],
     ),
     ("retry", &[]),
     ("telemetry", &[]),
-    ("transport", &["credential", "error", "model", "retry", "telemetry"]),
+    (
+        "transport",
+        &["credential", "error", "model", "retry", "telemetry"],
+    ),
 ];
 
 /// Crates that may be named only below one folder: their types must not get further.
@@ -62,7 +84,11 @@ fn code(path: &Path) -> String {
 fn imports(code: &str) -> BTreeSet<String> {
     code.split("crate::")
         .skip(1)
-        .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
+        })
         .filter(|name: &String| !name.is_empty())
         .collect()
 }
@@ -75,8 +101,15 @@ fn modules_import_only_what_the_table_allows() {
     let mut violations = Vec::new();
     for path in sources(&src) {
         let relative = path.strip_prefix(&src).unwrap();
-        let Some(first) = relative.components().next() else { continue };
-        let module = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let Some(first) = relative.components().next() else {
+            continue;
+        };
+        let module = first
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs")
+            .to_owned();
         if module == "lib" {
             continue;
         }
@@ -117,5 +150,8 @@ fn foreign_types_stay_where_they_belong() {
 fn the_emulator_does_not_depend_on_the_library() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/emulator/Cargo.toml");
     let manifest = fs::read_to_string(manifest).unwrap();
-    assert!(!manifest.contains("eventhubs-processor"), "crates/emulator depends on the library");
+    assert!(
+        !manifest.contains("eventhubs-processor"),
+        "crates/emulator depends on the library"
+    );
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use eventhubs_emulator::{Emulator, Event};
+use eventhubs_processor::EventPosition;
 use eventhubs_processor::error::TransportErrorKind as Kind;
-use eventhubs_processor::model::EventPosition;
 use eventhubs_processor::transport::{AmqpOptions, AmqpTransport, ReceiverOptions, Transport};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -27,7 +27,7 @@ fn client(port: u16) -> AmqpTransport {
     let text = format!(
         "Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
     );
-    AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+    AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap()
 }
 
 fn earliest(partition: &str) -> ReceiverOptions {
@@ -141,7 +141,8 @@ async fn tls_trusts_nobody_without_a_reason() {
     });
     // A real self-signed certificate for this very name, and still nobody's word for it.
     let text = format!("Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=k");
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert_eq!(error.kind(), Kind::ConnectionLost, "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();
@@ -156,7 +157,8 @@ async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
         "UseDevelopmentEmulator=true",
         "UseDevelopmentEmulator=false",
     );
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
 }

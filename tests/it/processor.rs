@@ -6,23 +6,30 @@ use std::time::Duration;
 
 use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::{
-    AmqpTransport, BlobCheckpointStore, CheckpointStore as _, EventHubConsumerClient, EventPosition,
-    EventProcessor, EventProcessorBuilder, GroupScope, ProcessorError, ReceivedEvent, Transport as _,
-    handler_fn_with,
+    AmqpTransport, BlobCheckpointStore, CheckpointStore as _, EventHubConsumerClient,
+    EventPosition, EventProcessor, EventProcessorBuilder, GroupScope, ProcessorError,
+    ReceivedEvent, Transport as _, handler_fn_with,
 };
 use tokio_util::sync::CancellationToken;
 
 const HUB: &str = "hub";
 
 async fn emulator(partitions: u32) -> Emulator {
-    let emulator = Emulator::builder().with_hub(HUB, partitions).start().await.unwrap();
+    let emulator = Emulator::builder()
+        .with_hub(HUB, partitions)
+        .start()
+        .await
+        .unwrap();
     emulator.create_container("checkpoints").unwrap();
     emulator
 }
 
 fn store(emulator: &Emulator) -> BlobCheckpointStore {
-    BlobCheckpointStore::from_connection_string(&emulator.storage_connection_string(), "checkpoints")
-        .unwrap()
+    BlobCheckpointStore::from_connection_string(
+        &emulator.storage_connection_string(),
+        "checkpoints",
+    )
+    .unwrap()
 }
 
 fn transport(emulator: &Emulator) -> AmqpTransport {
@@ -43,12 +50,19 @@ struct Log(Arc<Mutex<BTreeMap<String, Vec<i64>>>>);
 
 impl Log {
     fn add(&self, partition: &str, event: &ReceivedEvent) {
-        self.0.lock().unwrap().entry(partition.to_owned()).or_default().push(event.sequence_number());
+        self.0
+            .lock()
+            .unwrap()
+            .entry(partition.to_owned())
+            .or_default()
+            .push(event.sequence_number());
     }
 
     fn distinct(&self) -> usize {
         let log = self.0.lock().unwrap();
-        log.values().map(|seen| seen.iter().collect::<BTreeSet<_>>().len()).sum()
+        log.values()
+            .map(|seen| seen.iter().collect::<BTreeSet<_>>().len())
+            .sum()
     }
 
     fn total(&self) -> usize {
@@ -62,7 +76,10 @@ impl Log {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(30), all).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(30), all)
+            .await
+            .is_err()
+        {
             panic!("{} of {distinct} events after 30 s", self.distinct());
         }
     }
@@ -82,7 +99,9 @@ fn send(emulator: &Emulator, partitions: u32, events: usize) {
     for number in 0..events {
         for partition in 0..partitions {
             let event = Event::new(format!("{partition}/{number}"));
-            emulator.send(HUB, Some(&partition.to_string()), event).unwrap();
+            emulator
+                .send(HUB, Some(&partition.to_string()), event)
+                .unwrap();
         }
     }
 }
@@ -176,18 +195,30 @@ async fn the_client_reads_like_the_python_one() {
         .unwrap();
     watch.await.unwrap();
     assert_eq!(log.total(), 20);
-    let scope = GroupScope::new(transport(&emulator).fully_qualified_namespace(), HUB, "$Default");
-    let ownerships = store(&emulator).list_ownership(&scope).await.unwrap().ownerships;
+    let scope = GroupScope::new(
+        transport(&emulator).fully_qualified_namespace(),
+        HUB,
+        "$Default",
+    );
+    let ownerships = store(&emulator)
+        .list_ownership(&scope)
+        .await
+        .unwrap()
+        .ownerships;
     assert_eq!(ownerships.len(), 2);
-    assert!(ownerships.iter().all(|ownership| ownership.owner_id.is_none()), "not given back");
+    assert!(
+        ownerships
+            .iter()
+            .all(|ownership| ownership.owner_id.is_none()),
+        "not given back"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn receive_batch_hands_over_what_is_there() {
     let emulator = emulator(1).await;
     send(&emulator, 1, 500);
-    let client =
-        EventHubConsumerClient::new(transport(&emulator), "$Default", store(&emulator));
+    let client = EventHubConsumerClient::new(transport(&emulator), "$Default", store(&emulator));
     let sizes = Arc::new(Mutex::new(Vec::new()));
     let stop = CancellationToken::new();
     let (noted, enough) = (Arc::clone(&sizes), stop.clone());
@@ -211,7 +242,10 @@ async fn receive_batch_hands_over_what_is_there() {
         .unwrap();
     let sizes = sizes.lock().unwrap();
     assert_eq!(sizes.iter().sum::<usize>(), 500);
-    assert!(sizes.iter().all(|size| (1..=300).contains(size)), "{sizes:?}");
+    assert!(
+        sizes.iter().all(|size| (1..=300).contains(size)),
+        "{sizes:?}"
+    );
     assert!(sizes.len() < 100, "batches of single events: {sizes:?}");
 }
 
@@ -233,16 +267,25 @@ async fn wrong_names_and_keys_end_run_with_an_error_that_says_so() {
             .build(noting(&Log::default()))
             .unwrap();
         let run = processor.run(CancellationToken::new());
-        tokio::time::timeout(Duration::from_secs(20), run).await.unwrap().unwrap_err()
+        tokio::time::timeout(Duration::from_secs(20), run)
+            .await
+            .unwrap()
+            .unwrap_err()
     };
     use eventhubs_processor::error::{StoreErrorKind as S, TransportErrorKind as T};
     let wrong_key = hubs.replace("right-key", "wrong-key");
     assert_ne!(wrong_key, hubs);
     let error = run(&wrong_key, HUB, &storage, "checkpoints").await;
-    assert!(matches!(&error, ProcessorError::EventHub(e) if e.kind() == T::Unauthorized), "{error:?}");
+    assert!(
+        matches!(&error, ProcessorError::EventHub(e) if e.kind() == T::Unauthorized),
+        "{error:?}"
+    );
     assert!(!format!("{error:?}").contains("wrong-key"));
     let error = run(&hubs, "nope", &storage, "checkpoints").await;
-    assert!(matches!(&error, ProcessorError::EventHub(e) if e.kind() == T::NotFound), "{error:?}");
+    assert!(
+        matches!(&error, ProcessorError::EventHub(e) if e.kind() == T::NotFound),
+        "{error:?}"
+    );
     let error = run(&hubs, HUB, &storage, "nope").await;
     assert!(
         matches!(&error, ProcessorError::CheckpointStore(e) if e.kind() == S::ContainerNotFound),

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::credential::{AccessToken, EventHubsCredential, Secret, TokenCredential};
 use eventhubs_processor::error::{BoxError, TransportError, TransportErrorKind as Kind};
-use eventhubs_processor::model::{EventPosition, Offset, ReceivedEvent};
 use eventhubs_processor::transport::{
     AmqpOptions, AmqpTransport, PartitionReceiver, ReceiverOptions, Transport,
 };
+use eventhubs_processor::{EventPosition, Offset, ReceivedEvent};
 use tokio::time::timeout;
 
 const HUB: &str = "hub";
@@ -33,7 +33,7 @@ async fn emulator() -> Emulator {
 
 fn client(emulator: &Emulator) -> AmqpTransport {
     let text = emulator.event_hubs_connection_string();
-    AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+    AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap()
 }
 
 async fn setup() -> (Emulator, AmqpTransport) {
@@ -358,7 +358,9 @@ async fn what_does_not_exist_is_said_so() {
     let error = client.partition_properties(&"99".into()).await.unwrap_err();
     assert!(!error.is_transient(), "{error}");
     let text = emulator.event_hubs_connection_string();
-    let client = AmqpTransport::from_connection_string(&text, Some("nowhere"), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some("nowhere"), options())
+            .unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     let error = open_error(&client, at("0", EventPosition::Earliest)).await;
@@ -391,7 +393,8 @@ async fn a_wrong_key_is_unauthorized_and_never_shown() {
 
     let wrong = "wrong-canary-key";
     let text = emulator.event_hubs_connection_string().replace(KEY, wrong);
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     for error in [
         client.event_hub_properties().await.map(drop).unwrap_err(),
         open_error(&client, at("0", EventPosition::Earliest)).await,
@@ -445,7 +448,7 @@ impl TokenCredential for ShortLived {
 /// connection string whose signature is never used.
 fn token_client(emulator: &Emulator, source: Arc<ShortLived>) -> AmqpTransport {
     let text = emulator.event_hubs_connection_string();
-    AmqpTransport::from_connection_string(&text, Some(HUB), options())
+    AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options())
         .unwrap()
         .with_credential(EventHubsCredential::token(source))
 }
@@ -563,7 +566,8 @@ async fn an_attach_without_answer_ends_at_its_deadline_and_harms_nobody() {
     let emulator = emulator().await;
     let text = emulator.event_hubs_connection_string();
     let options = options().with_operation_timeout(Duration::from_secs(1));
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options).unwrap();
     let mut other = client
         .open_receiver(at("1", EventPosition::Earliest))
         .await

@@ -66,7 +66,7 @@ impl fmt::Debug for AmqpTransport {
 
 impl AmqpTransport {
     /// A client that connects with TLS to `fully_qualified_namespace`, such as
-    /// `contoso.servicebus.windows.net`. A port may follow it; it is dialled, but is no part of the name.
+    /// `contoso.servicebus.windows.net`. A port may follow it; it is dialled, and then part of the name in blobs.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl AmqpTransport {
     ) -> Result<Self, ConnectionStringError> {
         let parsed = EventHubsConnectionString::parse(connection_string)?;
         let event_hub = parsed.event_hub_or(event_hub_name.into())?;
-        let host = parsed.fully_qualified_namespace().to_owned();
+        let host = parsed.host().to_owned();
         let endpoint = if parsed.uses_development_emulator() {
             Endpoint::without_tls(host, parsed.port(), event_hub, &options)?
         } else {
@@ -264,7 +264,7 @@ impl AmqpTransport {
 #[async_trait]
 impl Transport for AmqpTransport {
     fn fully_qualified_namespace(&self) -> &str {
-        &self.endpoint.host
+        &self.endpoint.namespace
     }
 
     fn event_hub_name(&self) -> &str {

@@ -9,7 +9,7 @@ use eventhubs_processor::checkpoint::{
 };
 use eventhubs_processor::credential::{AccessToken, StorageCredential, TokenCredential};
 use eventhubs_processor::error::{BoxError, StoreError, StoreErrorKind};
-use eventhubs_processor::model::{Checkpoint, GroupScope};
+use eventhubs_processor::{Checkpoint, GroupScope};
 
 use tokio::io::AsyncReadExt as _;
 

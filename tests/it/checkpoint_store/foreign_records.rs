@@ -2,7 +2,7 @@
 
 use eventhubs_processor::checkpoint::{CheckpointStore, WriteCondition, WriteOutcome};
 use eventhubs_processor::error::StoreErrorKind;
-use eventhubs_processor::model::{Checkpoint, GroupScope};
+use eventhubs_processor::{Checkpoint, GroupScope};
 
 use super::{Endpoint, azurite};
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use eventhubs_processor::GroupScope;
 use eventhubs_processor::checkpoint::{
     BlobCheckpointStore, BlobCheckpointStoreOptions, CheckpointStore, WriteCondition,
 };
 use eventhubs_processor::credential::{AccessToken, Secret, StorageCredential, TokenCredential};
 use eventhubs_processor::error::BoxError;
-use eventhubs_processor::model::GroupScope;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::scripted_blob::{Act, ScriptedBlob, done, page, refusal};

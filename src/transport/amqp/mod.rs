@@ -175,11 +175,11 @@ impl AmqpTransport {
         partition_id: Option<&PartitionId>,
     ) -> Result<AmqpSender, TransportError> {
         let deadline = self.deadline();
-        let mut first = true;
+        let mut tries = Tries::default();
         loop {
             let lease = self.slot.lease(&deadline).await?;
             match self.try_open_sender(&lease, partition_id, &deadline).await {
-                Err(failure) if first && lease.is_worth_another(&failure) => first = false,
+                Err(failure) if lease.is_worth_another(&failure, &mut tries) => {}
                 result => return result.map_err(|failure| self.told(failure)),
             }
         }

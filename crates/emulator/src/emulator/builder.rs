@@ -1,6 +1,5 @@
 //! How an emulator is set up.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ pub struct EmulatorBuilder {
     blob_port: u16,
     hubs: Vec<(String, u32)>,
     containers: Vec<String>,
-    sas_keys: HashMap<String, String>,
+    sas_keys: Vec<(String, String)>,
     retention: Retention,
     is_time_driven: bool,
 }
@@ -57,7 +56,7 @@ impl Default for EmulatorBuilder {
             blob_port: 0,
             hubs: Vec::new(),
             containers: Vec::new(),
-            sas_keys: HashMap::new(),
+            sas_keys: Vec::new(),
             retention: Retention {
                 events: DEFAULT_RETAINED_EVENTS,
                 bytes: DEFAULT_RETAINED_BYTES,
@@ -107,9 +106,10 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Adds a shared access key with all rights. Without any, every token is accepted.
+    /// Adds a shared access key with all rights; the first one is in the connection string.
+    /// Without any, every token is accepted.
     pub fn with_sas_key(mut self, name: impl Into<String>, key: impl Into<String>) -> Self {
-        self.sas_keys.insert(name.into(), key.into());
+        self.sas_keys.push((name.into(), key.into()));
         self
     }
 
@@ -148,12 +148,9 @@ impl EmulatorBuilder {
             Clock::Wall
         };
         let broker = Broker::new(self.retention, clock);
-        let sas_key = self
-            .sas_keys
-            .iter()
-            .next()
-            .map(|(name, key)| (name.clone(), key.clone()));
-        let service = Arc::new(Service::new(broker, Keys::new(self.sas_keys.clone())));
+        let sas_key = self.sas_keys.first().cloned();
+        let keys = Keys::new(self.sas_keys.iter().cloned().collect());
+        let service = Arc::new(Service::new(broker, keys));
         let amqp_listener = self.listen(self.amqp_port).await?;
         let blob_listener = self.listen(self.blob_port).await?;
         let amqp_addr = local_addr(&amqp_listener, self.host)?;

@@ -1,7 +1,30 @@
-//! Event processor.
+#![doc = include_str!("../README.md")]
 
+mod balance;
 pub mod checkpoint;
+mod client;
 pub mod credential;
 pub mod error;
-pub mod model;
+mod model;
+mod processor;
+mod retry;
+mod telemetry;
 pub mod transport;
+
+pub use balance::LoadBalancingStrategy;
+pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointStore};
+pub use client::{EventHubConsumerClient, Receive, ReceiveError};
+pub use error::{
+    BoxError, BuildError, CheckpointError, ProcessingError, ProcessorError, StoreError,
+    TransportError,
+};
+pub use model::{
+    AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
+    LastEnqueuedEventProperties, MessageProperties, Offset, OwnerId, Ownership, PartitionId,
+    PartitionProperties, ReceivedEvent, Value,
+};
+pub use processor::{
+    CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
+    PartitionContext, ProcessorHandle, ProcessorOptions, StopReport, handler_fn, handler_fn_with,
+};
+pub use transport::{AmqpTransport, Transport};

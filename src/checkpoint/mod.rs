@@ -1,24 +1,24 @@
 //! The seam to storage: ownership and checkpoint records, and the stores that keep them.
 
+mod blob;
+#[cfg(feature = "testing")]
+pub mod conformance;
+mod memory;
+mod validate;
+
+pub use blob::{BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
+pub use memory::InMemoryCheckpointStore;
+
+pub use crate::model::WriteCondition;
+
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::model::{Checkpoint, ETag, GroupScope, OwnerId, Ownership, PartitionId};
-
-/// On what a write depends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriteCondition {
-    /// Only if no record exists.
-    Absent,
-    /// Only if the record still has this version.
-    Matches(ETag),
-    /// Whatever the record is now. What the other SDKs do with checkpoints; here for explicit resets.
-    Unconditional,
-}
 
 /// What became of a write.
 #[derive(Debug)]
@@ -130,4 +130,49 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
         checkpoint: &Checkpoint,
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError>;
+}
+
+#[async_trait]
+impl<S: CheckpointStore + ?Sized> CheckpointStore for Arc<S> {
+    async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
+        (**self).list_ownership(scope).await
+    }
+
+    async fn claim_ownership(
+        &self,
+        scope: &GroupScope,
+        partition_id: &PartitionId,
+        owner_id: Option<&OwnerId>,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError> {
+        (**self)
+            .claim_ownership(scope, partition_id, owner_id, condition)
+            .await
+    }
+
+    async fn list_checkpoints(
+        &self,
+        scope: &GroupScope,
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        (**self).list_checkpoints(scope).await
+    }
+
+    async fn checkpoint(
+        &self,
+        scope: &GroupScope,
+        partition_id: &PartitionId,
+    ) -> Result<Option<StoredCheckpoint>, StoreError> {
+        (**self).checkpoint(scope, partition_id).await
+    }
+
+    async fn update_checkpoint(
+        &self,
+        scope: &GroupScope,
+        checkpoint: &Checkpoint,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError> {
+        (**self)
+            .update_checkpoint(scope, checkpoint, condition)
+            .await
+    }
 }

@@ -163,13 +163,19 @@ impl EventHubsConnectionString {
         })
     }
 
-    /// Host name of the namespace, in lower case and without port: what stands in the names of blobs.
-    ///
-    /// INTEROP: Python keeps a port here (`localhost:25672`), JS does not (azure-eventhub 5.15.1,
-    /// @azure/event-hubs 6.0.4). Two programs share checkpoints only if no port is written.
+    /// Host name of the namespace, in lower case and without port.
     #[must_use]
-    pub fn fully_qualified_namespace(&self) -> &str {
+    pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Name of the namespace as it stands in the names of blobs: the host, with the port if the string has one.
+    ///
+    /// INTEROP: so does Python (`localhost:25672`); JS leaves the port out (azure-eventhub 5.15.1,
+    /// @azure/event-hubs 6.0.4). See ADR-0010.
+    #[must_use]
+    pub fn fully_qualified_namespace(&self) -> String {
+        namespace_name(&self.host, self.port)
     }
 
     /// The port to dial, if the string names one.
@@ -213,6 +219,15 @@ impl EventHubsConnectionString {
             (Some(hub), _) | (None, Some(hub)) => Ok(hub.to_owned()),
             (None, None) => Err(ConnectionStringError::Missing { field: ENTITY_PATH }),
         }
+    }
+}
+
+/// A host and its port as one name; an IPv6 address gets its brackets back.
+pub(crate) fn namespace_name(host: &str, port: Option<u16>) -> String {
+    match port {
+        None => host.to_owned(),
+        Some(port) if host.contains(':') => format!("[{host}]:{port}"),
+        Some(port) => format!("{host}:{port}"),
     }
 }
 
@@ -302,12 +317,13 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_port_out_of_the_namespace() {
+    fn a_port_is_dialled_and_part_of_the_namespace_as_in_python() {
         let parsed = EventHubsConnectionString::parse(
             "endpoint=sb://localhost:25672;sharedaccesskeyname=n;sharedaccesskey=k;usedevelopmentemulator=TRUE;",
         )
         .unwrap();
-        assert_eq!(parsed.fully_qualified_namespace(), "localhost");
+        assert_eq!(parsed.host(), "localhost");
+        assert_eq!(parsed.fully_qualified_namespace(), "localhost:25672");
         assert_eq!(parsed.port(), Some(25672));
         assert!(parsed.uses_development_emulator());
     }
@@ -320,7 +336,8 @@ mod tests {
         assert_eq!(parsed.port(), Some(5671));
         let parsed =
             parse("Endpoint=sb://[::1]:5672/;SharedAccessKeyName=n;SharedAccessKey=k").unwrap();
-        assert_eq!(parsed.fully_qualified_namespace(), "::1");
+        assert_eq!(parsed.host(), "::1");
+        assert_eq!(parsed.fully_qualified_namespace(), "[::1]:5672");
         assert_eq!(parsed.port(), Some(5672));
     }
 
@@ -474,7 +491,7 @@ mod tests {
             let suffix = port.map(|port| format!(":{port}")).unwrap_or_default();
             let parsed = EventHubsConnectionString::parse(
                 &format!("Endpoint=sb://{host}{suffix}/;SharedAccessKeyName=n;SharedAccessKey=k")).unwrap();
-            prop_assert_eq!(parsed.fully_qualified_namespace(), host);
+            prop_assert_eq!(parsed.host(), host);
             prop_assert_eq!(parsed.port(), port);
         }
     }

@@ -4,10 +4,13 @@ mod event_hubs;
 mod pairs;
 mod sas;
 mod secret;
+mod storage;
 mod token;
 
-pub(crate) use event_hubs::{CredentialKind, parse_host};
+pub(crate) use event_hubs::{CredentialKind, namespace_name, parse_host};
 pub use event_hubs::{EventHubsConnectionString, EventHubsCredential};
 pub use pairs::ConnectionStringError;
 pub use secret::Secret;
+pub use storage::{StorageConnectionString, StorageCredential};
+pub(crate) use storage::{decode_key, parse_endpoint};
 pub use token::{AccessToken, TokenCredential};

@@ -1,8 +1,12 @@
 //! Error types shared by the layers. Each answers what a caller asks: is it transient, what did it concern.
 
+mod connection_string;
+mod processor;
 mod store;
 mod transport;
 
+pub use connection_string::ConnectionStringError;
+pub use processor::{BuildError, CheckpointError, ProcessingError, ProcessorError};
 pub use store::{StoreError, StoreErrorKind};
 pub use transport::{TransportError, TransportErrorKind};
 

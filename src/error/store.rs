@@ -17,6 +17,8 @@ pub enum StoreErrorKind {
     InvalidValue,
     /// A stored record cannot be understood. Concerns one partition only.
     MalformedRecord,
+    /// The store refuses the request and will refuse it again.
+    Rejected,
     /// The store refused the credentials, or they do not allow the operation.
     Unauthorized,
     /// No answer within the deadline.
@@ -82,6 +84,7 @@ impl StoreError {
             StoreErrorKind::ContainerNotFound
             | StoreErrorKind::InvalidValue
             | StoreErrorKind::MalformedRecord
+            | StoreErrorKind::Rejected
             | StoreErrorKind::Unauthorized => false,
         }
     }
@@ -94,6 +97,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::ContainerNotFound => "the checkpoint container does not exist",
             StoreErrorKind::InvalidValue => "the value cannot be stored",
             StoreErrorKind::MalformedRecord => "the stored record cannot be understood",
+            StoreErrorKind::Rejected => "the checkpoint store refused the request",
             StoreErrorKind::Unauthorized => "the checkpoint store refused the credentials",
             StoreErrorKind::Timeout => "the checkpoint store did not answer in time",
             StoreErrorKind::Unavailable => "the checkpoint store is unavailable",

@@ -7,6 +7,7 @@ mod ownership;
 mod partition;
 mod position;
 mod value;
+mod write;
 
 pub use checkpoint::Checkpoint;
 pub use event::{AmqpBody, EventParts, MessageProperties, ReceivedEvent};
@@ -15,3 +16,4 @@ pub use ownership::Ownership;
 pub use partition::{EventHubProperties, LastEnqueuedEventProperties, PartitionProperties};
 pub use position::EventPosition;
 pub use value::Value;
+pub use write::WriteCondition;

@@ -1,9 +1,12 @@
 //! The seam to Event Hubs: what the processor needs of a connection, and the AMQP client behind it.
 
 mod amqp;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -12,7 +15,7 @@ use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
 
-pub use amqp::{AmqpOptions, AmqpTransport};
+pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport};
 
 /// How a receiver of one partition is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,4 +124,37 @@ pub trait PartitionReceiver: fmt::Debug + Send {
 
     /// Closes the link, within a few seconds.
     async fn close(self: Box<Self>);
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn fully_qualified_namespace(&self) -> &str {
+        (**self).fully_qualified_namespace()
+    }
+
+    fn event_hub_name(&self) -> &str {
+        (**self).event_hub_name()
+    }
+
+    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
+        (**self).event_hub_properties().await
+    }
+
+    async fn partition_properties(
+        &self,
+        partition_id: &PartitionId,
+    ) -> Result<PartitionProperties, TransportError> {
+        (**self).partition_properties(partition_id).await
+    }
+
+    async fn open_receiver(
+        &self,
+        options: ReceiverOptions,
+    ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
+        (**self).open_receiver(options).await
+    }
+
+    async fn close(&self) {
+        (**self).close().await;
+    }
 }

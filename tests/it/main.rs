@@ -1,7 +1,10 @@
-//! The library against the emulator: everything in one process, nothing simulated in between.
+//! The library as its users see it, against the emulator in the same process, in one binary.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod architecture;
+mod checkpoint_store;
 mod network;
+mod processor;
 mod support;
 mod transport;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use eventhubs_emulator::{Emulator, Event};
+use eventhubs_processor::EventPosition;
 use eventhubs_processor::error::TransportErrorKind as Kind;
-use eventhubs_processor::model::EventPosition;
 use eventhubs_processor::transport::{AmqpOptions, AmqpTransport, ReceiverOptions, Transport};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -28,7 +28,7 @@ fn client(port: u16) -> AmqpTransport {
     let text = format!(
         "Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
     );
-    AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+    AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap()
 }
 
 fn earliest(partition: &str) -> ReceiverOptions {
@@ -142,7 +142,8 @@ async fn tls_trusts_nobody_without_a_reason() {
     });
     // A real self-signed certificate for this very name, and still nobody's word for it.
     let text = format!("Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=k");
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert_eq!(error.kind(), Kind::ConnectionLost, "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();
@@ -227,7 +228,7 @@ async fn client_that_trusts_us() {
     let port = std::env::var("EHP_TEST_TLS_PORT").unwrap();
     let client = |host| {
         let text = format!("Endpoint=sb://{host}:{port};SharedAccessKeyName=n;SharedAccessKey=k");
-        AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap()
     };
     let good = client("localhost");
     open_and_receive(&good, "0").await.unwrap();
@@ -248,7 +249,8 @@ async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
         "UseDevelopmentEmulator=true",
         "UseDevelopmentEmulator=false",
     );
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
 }
@@ -263,7 +265,7 @@ async fn closing_lets_go_of_a_peer_that_never_answers() {
     );
     // Nothing but the close itself can be what ends it.
     let patient = options().with_idle_timeout(Duration::from_secs(300));
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), patient).unwrap();
+    let client = AmqpTransport::from_connection_string_with_options(&text, Some(HUB), patient).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout, "{error}");
     assert_eq!(proxy.open.load(Ordering::SeqCst), 1);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::credential::ConnectionStringError;
+use crate::credential::{ConnectionStringError, namespace_name};
 use crate::model::PartitionId;
 
 use super::AmqpOptions;
@@ -14,8 +14,10 @@ const PLAIN_PORT: u16 = 5672;
 /// One event hub and the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// Fully qualified namespace, no port.
+    /// Host name of the namespace, no port.
     pub(super) host: String,
+    /// The namespace in the names of blobs: with the port, if one was given.
+    pub(super) namespace: String,
     pub(super) port: u16,
     pub(super) tls: bool,
     pub(super) event_hub: String,
@@ -24,6 +26,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn with_tls(host: String, port: Option<u16>, event_hub: String) -> Self {
         Self {
+            namespace: namespace_name(&host, port),
             host,
             port: port.unwrap_or(TLS_PORT),
             tls: true,
@@ -49,6 +52,7 @@ impl Endpoint {
             });
         }
         Ok(Self {
+            namespace: namespace_name(&host, port),
             host,
             port: port.unwrap_or(PLAIN_PORT),
             tls: false,
@@ -66,7 +70,15 @@ impl Endpoint {
         )
     }
 
-    /// What a token for reading the properties is about.
+    /// Address to send to: of one partition, or of the event hub, which chooses.
+    pub(super) fn sender_address(&self, partition: Option<&PartitionId>) -> String {
+        match partition {
+            Some(partition) => format!("{}/Partitions/{partition}", self.event_hub),
+            None => self.event_hub.clone(),
+        }
+    }
+
+    /// What a token for sending and for reading the properties is about.
     pub(super) fn hub_audience(&self) -> String {
         format!("sb://{}/{}", self.host, self.event_hub)
     }

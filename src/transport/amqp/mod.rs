@@ -14,6 +14,7 @@ mod options;
 mod receiver;
 mod rpc;
 mod scan;
+mod sender;
 mod slot;
 mod stream;
 mod token;
@@ -40,6 +41,7 @@ use receiver::{AmqpReceiver, Context};
 use slot::{Lease, Slot, Tries};
 
 pub use options::AmqpOptions;
+pub use sender::AmqpSender;
 
 /// Where this module's log events can be found.
 const TARGET: &str = "eventhubs_processor::transport";
@@ -74,7 +76,7 @@ impl fmt::Debug for AmqpTransport {
 
 impl AmqpTransport {
     /// A client that connects with TLS to `fully_qualified_namespace`, such as
-    /// `contoso.servicebus.windows.net`. A port may follow it; it is dialled, but is no part of the name.
+    /// `contoso.servicebus.windows.net`. A port may follow it; it is dialled, and then part of the name in blobs.
     ///
     /// # Errors
     ///
@@ -100,14 +102,27 @@ impl AmqpTransport {
     /// Those of [`EventHubsConnectionString::parse`] and
     /// [`event_hub_or`](EventHubsConnectionString::event_hub_or), and
     /// [`Invalid`](ConnectionStringError::Invalid) for an emulator on an unnamed other machine.
-    pub fn from_connection_string(
+    pub fn from_connection_string<'a>(
         connection_string: &str,
-        event_hub_name: Option<&str>,
+        event_hub_name: impl Into<Option<&'a str>>,
+    ) -> Result<Self, ConnectionStringError> {
+        let options = AmqpOptions::default();
+        Self::from_connection_string_with_options(connection_string, event_hub_name, options)
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_connection_string`](Self::from_connection_string).
+    pub fn from_connection_string_with_options<'a>(
+        connection_string: &str,
+        event_hub_name: impl Into<Option<&'a str>>,
         options: AmqpOptions,
     ) -> Result<Self, ConnectionStringError> {
         let parsed = EventHubsConnectionString::parse(connection_string)?;
-        let event_hub = parsed.event_hub_or(event_hub_name)?;
-        let host = parsed.fully_qualified_namespace().to_owned();
+        let event_hub = parsed.event_hub_or(event_hub_name.into())?;
+        let host = parsed.host().to_owned();
         let endpoint = if parsed.uses_development_emulator() {
             Endpoint::without_tls(host, parsed.port(), event_hub, &options)?
         } else {
@@ -144,6 +159,43 @@ impl AmqpTransport {
             options,
             closed,
         }
+    }
+
+    /// Opens a sender to a partition, or with `None` to the event hub, which spreads the events over its partitions.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TransportError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the link.
+    pub async fn open_sender(
+        &self,
+        partition_id: Option<&PartitionId>,
+    ) -> Result<AmqpSender, TransportError> {
+        let deadline = self.deadline();
+        let mut tries = Tries::default();
+        loop {
+            let lease = self.slot.lease(&deadline).await?;
+            match self.try_open_sender(&lease, partition_id, &deadline).await {
+                Err(failure) if lease.is_worth_another(&failure, &mut tries) => {}
+                result => return result.map_err(|failure| self.told(failure)),
+            }
+        }
+    }
+
+    async fn try_open_sender(
+        &self,
+        lease: &Lease,
+        partition_id: Option<&PartitionId>,
+        deadline: &Deadline,
+    ) -> Result<AmqpSender, Failure> {
+        let connection = lease.connection();
+        let audience = self.endpoint.hub_audience();
+        connection.cbs.authorize(audience, false, deadline).await?;
+        let address = self.endpoint.sender_address(partition_id);
+        AmqpSender::attach(connection, &address, &self.options, &self.closed, deadline).await
     }
 
     fn deadline(&self) -> Deadline {
@@ -229,7 +281,7 @@ fn is_unauthorized(failure: &Failure) -> bool {
 #[async_trait]
 impl Transport for AmqpTransport {
     fn fully_qualified_namespace(&self) -> &str {
-        &self.endpoint.host
+        &self.endpoint.namespace
     }
 
     fn event_hub_name(&self) -> &str {

@@ -18,7 +18,7 @@ async fn a_wrong_key_is_unauthorized_and_never_shown() {
 
     let wrong = "wrong-canary-key";
     let text = emulator.event_hubs_connection_string().replace(KEY, wrong);
-    let client = AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap();
+    let client = AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     for error in [
         client.event_hub_properties().await.map(drop).unwrap_err(),
         open_error(&client, at("0", EventPosition::Earliest)).await,
@@ -127,7 +127,7 @@ impl TokenCredential for ShortLived {
 /// connection string whose signature is never used.
 fn token_client(emulator: &Emulator, source: Arc<ShortLived>) -> AmqpTransport {
     let text = emulator.event_hubs_connection_string();
-    AmqpTransport::from_connection_string(&text, Some(HUB), options())
+    AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options())
         .unwrap()
         .with_credential(EventHubsCredential::token(source))
 }

@@ -13,10 +13,10 @@ use async_trait::async_trait;
 use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::credential::{AccessToken, EventHubsCredential, Secret, TokenCredential};
 use eventhubs_processor::error::{BoxError, TransportError, TransportErrorKind as Kind};
-use eventhubs_processor::model::{EventPosition, Offset, ReceivedEvent};
 use eventhubs_processor::transport::{
     AmqpOptions, AmqpTransport, PartitionReceiver, ReceiverOptions, Transport,
 };
+use eventhubs_processor::{EventPosition, Offset, ReceivedEvent};
 use tokio::time::timeout;
 
 const HUB: &str = "hub";
@@ -38,7 +38,7 @@ async fn emulator() -> Emulator {
 
 fn client(emulator: &Emulator) -> AmqpTransport {
     let text = emulator.event_hubs_connection_string();
-    AmqpTransport::from_connection_string(&text, Some(HUB), options()).unwrap()
+    AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap()
 }
 
 async fn setup() -> (Emulator, AmqpTransport) {

@@ -1,0 +1,231 @@
+//! A consumer for scripts: prints one JSON object a line for every event and every turn of a partition's life.
+//!
+//! ```text
+//! EVENTHUBS_CONNECTION_STRING=… EVENTHUB_NAME=telemetry \
+//! STORAGE_CONNECTION_STRING=… CHECKPOINT_CONTAINER=checkpoints \
+//! cargo run --example consume
+//! ```
+//!
+//! Optional: `EVENTHUBS_CONSUMER_GROUP` (`$Default`), `CHECKPOINT_EVERY` (1), `START_POSITION` (`earliest` or
+//! `latest`), `LOAD_BALANCING_INTERVAL_MS`, `OWNERSHIP_EXPIRATION_MS`, `OWNER_ID`. SIGINT and SIGTERM stop it
+//! gracefully. Logs go to stderr, as `RUST_LOG` says.
+
+use std::collections::BTreeMap;
+use std::env::{self, VarError};
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use eventhubs_processor::{
+    AmqpTransport, BlobCheckpointStore, BoxError, CloseReason, EventHandler, EventPosition,
+    EventProcessor, HandlerResult, PartitionContext, PartitionId, ProcessingError, ReceivedEvent,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), BoxError> {
+    let hub = AmqpTransport::from_connection_string(
+        &required("EVENTHUBS_CONNECTION_STRING")?,
+        optional::<String>("EVENTHUB_NAME")?.as_deref(),
+    )?;
+    let store = BlobCheckpointStore::from_connection_string(
+        &required("STORAGE_CONNECTION_STRING")?,
+        &required("CHECKPOINT_CONTAINER")?,
+    )?;
+    let group = optional("EVENTHUBS_CONSUMER_GROUP")?.unwrap_or_else(|| "$Default".to_owned());
+    let start = match optional::<String>("START_POSITION")?.as_deref() {
+        None | Some("earliest") => EventPosition::Earliest,
+        Some("latest") => EventPosition::Latest,
+        Some(other) => {
+            return Err(format!("START_POSITION is `{other}`, not earliest or latest").into());
+        }
+    };
+    let mut builder =
+        EventProcessor::builder(hub, group, store).with_default_starting_position(start);
+    if let Some(interval) = optional("LOAD_BALANCING_INTERVAL_MS")? {
+        builder = builder.with_load_balancing_interval(Duration::from_millis(interval));
+    }
+    if let Some(expiration) = optional("OWNERSHIP_EXPIRATION_MS")? {
+        builder = builder.with_partition_ownership_expiration(Duration::from_millis(expiration));
+    }
+    if let Some(owner_id) = optional::<String>("OWNER_ID")? {
+        builder = builder.with_owner_id(owner_id);
+    }
+
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        if let Err(error) = stop_signal().await {
+            eprintln!("no signal handler: {error}");
+        }
+        on_signal.cancel();
+    });
+    let checkpoint_every = optional("CHECKPOINT_EVERY")?.unwrap_or(1);
+    builder
+        .build(Printer {
+            checkpoint_every,
+            pending: Mutex::default(),
+        })?
+        .run(stop)
+        .await?;
+    Ok(())
+}
+
+/// Prints what happens and checkpoints every so many events.
+struct Printer {
+    checkpoint_every: u64,
+    /// Events since the last checkpoint and the last of them, by partition.
+    pending: Mutex<BTreeMap<PartitionId, (u64, ReceivedEvent)>>,
+}
+
+impl Printer {
+    /// Notes an event as processed. Returns whether a checkpoint is due.
+    fn processed(&self, partition_id: &PartitionId, event: &ReceivedEvent) -> bool {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, last) = pending
+            .entry(partition_id.clone())
+            .or_insert_with(|| (0, event.clone()));
+        *count += 1;
+        *last = event.clone();
+        let is_due = *count >= self.checkpoint_every;
+        if is_due {
+            pending.remove(partition_id);
+        }
+        is_due
+    }
+
+    fn take_pending(&self, partition_id: &PartitionId) -> Option<ReceivedEvent> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.remove(partition_id).map(|(_, event)| event)
+    }
+}
+
+impl EventHandler for Printer {
+    async fn on_event(&self, context: &PartitionContext, event: ReceivedEvent) -> HandlerResult {
+        let enqueued = event.enqueued_time().duration_since(UNIX_EPOCH)?;
+        print_line(&json!({ "event": {
+            "owner": context.owner_id().as_str(),
+            "partition": context.partition_id().as_str(),
+            "sequence_number": event.sequence_number(),
+            "offset": event.offset().as_str(),
+            "enqueued_time_ms": u64::try_from(enqueued.as_millis())?,
+            "body": event.body_as_str(),
+        }}))?;
+        if self.processed(context.partition_id(), &event) {
+            context.update_checkpoint(&event).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_partition_initialize(
+        &self,
+        context: &PartitionContext,
+    ) -> HandlerResult<Option<EventPosition>> {
+        // What an earlier term left uncheckpointed is read again.
+        self.take_pending(context.partition_id());
+        print_lifecycle("initialize", Some(context), None)?;
+        Ok(None)
+    }
+
+    async fn on_partition_close(
+        &self,
+        context: &PartitionContext,
+        reason: CloseReason,
+    ) -> HandlerResult {
+        if reason == CloseReason::Shutdown
+            && let Some(event) = self.take_pending(context.partition_id())
+        {
+            context.update_checkpoint(&event).await?;
+        }
+        print_lifecycle("close", Some(context), Some(&reason.to_string()))?;
+        Ok(())
+    }
+
+    async fn on_error(&self, context: Option<&PartitionContext>, error: &ProcessingError) {
+        let reason = chain(error);
+        if let Err(error) = print_lifecycle("error", context, Some(&reason)) {
+            eprintln!("{reason} ({error})");
+        }
+    }
+}
+
+/// An error with the errors behind it.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn print_lifecycle(
+    what: &str,
+    context: Option<&PartitionContext>,
+    reason: Option<&str>,
+) -> io::Result<()> {
+    let partition = context.map(|context| context.partition_id().as_str());
+    print_line(&json!({ "lifecycle": what, "partition": partition, "reason": reason }))
+}
+
+/// A line goes out whole and at once, so that whoever kills this process sees all it did.
+fn print_line(line: &Value) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+fn required(name: &str) -> Result<String, BoxError> {
+    optional(name)?.ok_or_else(|| format!("the environment variable {name} is not set").into())
+}
+
+fn optional<T: FromStr>(name: &str) -> Result<Option<T>, BoxError> {
+    match env::var(name) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(format!(
+                "the environment variable {name} has a value that cannot be read"
+            )
+            .into()),
+        },
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(format!("the environment variable {name} is not UTF-8").into())
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn stop_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

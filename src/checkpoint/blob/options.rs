@@ -1,0 +1,158 @@
+//! Settings of the blob store, and what can be wrong with them.
+
+use std::time::Duration;
+
+use crate::credential::ConnectionStringError;
+use crate::model::OwnerId;
+
+/// How names of namespace, event hub and consumer group become part of blob names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NameCase {
+    /// In lower case, as the .NET, Java, JavaScript and Python processors write them. Event Hubs itself does
+    /// not tell the cases apart.
+    #[default]
+    Folded,
+    /// As they are spelled, as the Go and the official Rust processors write them. Choose it to share a
+    /// consumer group with those while its names contain capitals, and spell them the same everywhere.
+    Verbatim,
+}
+
+/// Settings of a [`BlobCheckpointStore`](super::BlobCheckpointStore).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobCheckpointStoreOptions {
+    /// Version of the storage protocol (`x-ms-version`). Default `2021-12-02`: old enough for Azure Stack and
+    /// for storage emulators, and nothing newer is needed. Python calls it `api_version` too.
+    pub api_version: String,
+    /// Whether names are folded to lower case. Default [`NameCase::Folded`].
+    pub name_case: NameCase,
+    /// How long one request may take, from connecting to the last byte of the answer. Default 5 s: short
+    /// against an ownership expiration of 60 to 180 s, so that one lost packet costs no partition.
+    pub try_timeout: Duration,
+    /// How long one operation may take with all its requests: retry, further pages, reading back. Default 15 s.
+    pub operation_timeout: Duration,
+    /// Whether a request that failed in a transient way is sent once more. Default `true`. The load balancer
+    /// comes round again anyway, so more than one retry only delays it.
+    pub retry_once: bool,
+    /// Written as `clientidentifier` into checkpoints, where .NET puts the identity of its processor. Default
+    /// `None`: nothing is written. Every SDK ignores it when reading; it tells an operator who wrote last.
+    pub client_identifier: Option<OwnerId>,
+}
+
+impl Default for BlobCheckpointStoreOptions {
+    fn default() -> Self {
+        Self {
+            api_version: "2021-12-02".to_owned(),
+            name_case: NameCase::Folded,
+            try_timeout: Duration::from_secs(5),
+            operation_timeout: Duration::from_secs(15),
+            retry_once: true,
+            client_identifier: None,
+        }
+    }
+}
+
+impl BlobCheckpointStoreOptions {
+    /// Sets [`api_version`](Self::api_version).
+    #[must_use]
+    pub fn with_api_version(mut self, api_version: impl Into<String>) -> Self {
+        self.api_version = api_version.into();
+        self
+    }
+
+    /// Sets [`name_case`](Self::name_case).
+    #[must_use]
+    pub fn with_name_case(mut self, name_case: NameCase) -> Self {
+        self.name_case = name_case;
+        self
+    }
+
+    /// Sets [`try_timeout`](Self::try_timeout).
+    #[must_use]
+    pub fn with_try_timeout(mut self, try_timeout: Duration) -> Self {
+        self.try_timeout = try_timeout;
+        self
+    }
+
+    /// Sets [`operation_timeout`](Self::operation_timeout).
+    #[must_use]
+    pub fn with_operation_timeout(mut self, operation_timeout: Duration) -> Self {
+        self.operation_timeout = operation_timeout;
+        self
+    }
+
+    /// Sets [`retry_once`](Self::retry_once).
+    #[must_use]
+    pub fn with_retry_once(mut self, retry_once: bool) -> Self {
+        self.retry_once = retry_once;
+        self
+    }
+
+    /// Sets [`client_identifier`](Self::client_identifier).
+    #[must_use]
+    pub fn with_client_identifier(mut self, client_identifier: impl Into<OwnerId>) -> Self {
+        self.client_identifier = Some(client_identifier.into());
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<(), BlobStoreConfigError> {
+        let invalid = |option, reason| BlobStoreConfigError::InvalidOption { option, reason };
+        let is_version = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if self.api_version.is_empty() || !self.api_version.chars().all(is_version) {
+            return Err(invalid(
+                "api_version",
+                "it must be a date such as 2021-12-02",
+            ));
+        }
+        if self.try_timeout.is_zero() {
+            return Err(invalid("try_timeout", "it must not be zero"));
+        }
+        if self.operation_timeout < self.try_timeout {
+            return Err(invalid(
+                "operation_timeout",
+                "it must not be shorter than try_timeout",
+            ));
+        }
+        let identifier = self.client_identifier.as_ref();
+        if identifier.is_some_and(|id| super::super::validate::owner_id(id).is_err()) {
+            return Err(invalid(
+                "client_identifier",
+                "it must be 1 to 128 visible ASCII characters",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A blob store that cannot be set up as asked. Shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobStoreConfigError {
+    /// The client library refused the configuration.
+    #[error("the storage client cannot be set up")]
+    Client,
+    /// The connection string, or a credential handed over in parts, cannot be used.
+    #[error(transparent)]
+    ConnectionString(#[from] ConnectionStringError),
+    /// A token would travel without encryption.
+    #[error("a token credential needs an https account URL")]
+    InsecureTransport,
+    /// The account URL is not the http or https URL of a blob service.
+    #[error("the account URL is not valid: {reason}")]
+    InvalidAccountUrl {
+        /// What was expected.
+        reason: &'static str,
+    },
+    /// The container has a name that no container can have.
+    #[error("the container name must be 3 to 63 lower-case letters, digits and hyphens")]
+    InvalidContainerName,
+    /// An option has a value that it cannot have.
+    #[error("the option `{option}` is not valid: {reason}")]
+    InvalidOption {
+        /// The option.
+        option: &'static str,
+        /// What was expected.
+        reason: &'static str,
+    },
+}

@@ -1,0 +1,119 @@
+//! Failures of the processor, its builder and its checkpoints.
+
+use super::{BoxError, ConnectionStringError, StoreError, TransportError};
+
+/// Options that do not fit together, or credentials that cannot be used. Found before anything is sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The connection string cannot be used.
+    #[error(transparent)]
+    ConnectionString(#[from] ConnectionStringError),
+    /// An option has a value that cannot work.
+    #[error("option `{option}` is not valid: {reason}")]
+    InvalidOption {
+        /// The option.
+        option: &'static str,
+        /// What is wrong, with the values.
+        reason: String,
+    },
+}
+
+/// What ends [`EventProcessor::run`](crate::processor::EventProcessor::run): the configuration cannot work.
+///
+/// Found at the start only. Once the processor has seen the event hub and the store, no failure of either ends
+/// it: those go to [`on_error`](crate::processor::EventHandler::on_error).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessorError {
+    /// The event hub does not exist or does not let us in.
+    #[error("the event hub cannot be used")]
+    EventHub(#[source] TransportError),
+    /// The checkpoint store does not exist or does not let us in.
+    #[error("the checkpoint store cannot be used")]
+    CheckpointStore(#[source] StoreError),
+}
+
+/// A checkpoint that was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The partition is not this term's any more: another processor has it, or the term was closed. Whoever reads
+    /// it now keeps its own checkpoints.
+    #[error("the partition is no longer owned by this processor")]
+    OwnershipLost,
+    /// The event was never delivered in this term, so a checkpoint there could skip events.
+    #[error("sequence number {sequence_number} has not been delivered in this term")]
+    NotDelivered {
+        /// The sequence number asked for.
+        sequence_number: i64,
+    },
+    /// The store failed; the checkpoint was not written.
+    #[error("the checkpoint was not written")]
+    Store(#[source] StoreError),
+    /// Nobody can tell whether the checkpoint was written. Writing it again, or a later one, is safe.
+    #[error("it is not known whether the checkpoint was written")]
+    Unknown(#[source] StoreError),
+}
+
+impl CheckpointError {
+    /// Whether the partition is gone, which no further try changes.
+    #[must_use]
+    pub fn is_ownership_lost(&self) -> bool {
+        matches!(self, Self::OwnershipLost)
+    }
+
+    /// Whether the same call can succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::OwnershipLost | Self::NotDelivered { .. } => false,
+            Self::Store(error) => error.is_transient(),
+            Self::Unknown(_) => true,
+        }
+    }
+}
+
+/// Trouble that the processor survives, as [`on_error`](crate::processor::EventHandler::on_error) gets it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessingError {
+    /// A hook of the handler returned an error. The partition starts again from its checkpoint.
+    #[error("`{hook}` failed")]
+    Handler {
+        /// The hook.
+        hook: &'static str,
+        /// What it returned.
+        source: BoxError,
+    },
+    /// A hook of the handler panicked. The partition starts again from its checkpoint.
+    #[error("`{hook}` panicked")]
+    HandlerPanicked {
+        /// The hook.
+        hook: &'static str,
+    },
+    /// Ownership records could not be read or written. What we own goes on being read.
+    #[error("load balancing")]
+    LoadBalancing(#[source] StoreError),
+    /// The partitions of the event hub could not be read. Those known go on being read.
+    #[error("reading the event hub's properties")]
+    EventHub(#[source] TransportError),
+    /// A partition's checkpoint could not be read, so nobody knows where to start; tried again until it can.
+    #[error("reading the checkpoint")]
+    ReadCheckpoint(#[source] StoreError),
+    /// Receiving failed; the receiver is opened again after the last event it delivered.
+    #[error("receiving")]
+    Receive(#[source] TransportError),
+}
+
+impl ProcessingError {
+    /// Whether the trouble can pass without anybody changing code or configuration.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Handler { .. } | Self::HandlerPanicked { .. } => false,
+            Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),
+            Self::EventHub(error) | Self::Receive(error) => error.is_transient(),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Conditions of writes, as data.
+
+use super::ETag;
+
+/// On what a write depends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteCondition {
+    /// Only if no record exists.
+    Absent,
+    /// Only if the record still has this version.
+    Matches(ETag),
+    /// Whatever the record is now. What the other SDKs do with checkpoints; here for explicit resets.
+    Unconditional,
+}

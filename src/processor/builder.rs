@@ -1,0 +1,212 @@
+//! Puts a processor together.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::EventProcessor;
+use super::handler::{ErasedHandler, EventHandler};
+use super::options::ProcessorOptions;
+use super::pump::Shared;
+use crate::balance::LoadBalancingStrategy;
+use crate::checkpoint::CheckpointStore;
+use crate::error::BuildError;
+use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
+use crate::transport::Transport;
+
+/// Describes an [`EventProcessor`]. Every `with_*` method sets one field of [`ProcessorOptions`], where its default
+/// and its limits are written.
+#[derive(Clone, Debug)]
+pub struct EventProcessorBuilder {
+    transport: Arc<dyn Transport>,
+    consumer_group: String,
+    store: Arc<dyn CheckpointStore>,
+    options: ProcessorOptions,
+}
+
+/// Longest owner id: what every peer reads and no metadata limit refuses.
+const MAX_OWNER_ID_LEN: usize = 128;
+
+impl EventProcessorBuilder {
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        consumer_group: String,
+        store: Arc<dyn CheckpointStore>,
+    ) -> Self {
+        Self {
+            transport,
+            consumer_group,
+            store,
+            options: ProcessorOptions::default(),
+        }
+    }
+
+    /// Replaces all options.
+    #[must_use]
+    pub fn with_options(mut self, options: ProcessorOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets the identity in ownership records: visible ASCII, at most 128 characters, unlike that of any other
+    /// running processor of the group.
+    #[must_use]
+    pub fn with_owner_id(mut self, owner_id: impl Into<OwnerId>) -> Self {
+        self.options.owner_id = Some(owner_id.into());
+        self
+    }
+
+    /// Sets how many partitions to claim at a time.
+    #[must_use]
+    pub fn with_load_balancing_strategy(mut self, strategy: LoadBalancingStrategy) -> Self {
+        self.options.load_balancing_strategy = strategy;
+        self
+    }
+
+    /// Sets the time between two load-balancing cycles.
+    #[must_use]
+    pub fn with_load_balancing_interval(mut self, interval: Duration) -> Self {
+        self.options.load_balancing_interval = interval;
+        self
+    }
+
+    /// Sets the age after which another processor's ownership counts as expired.
+    #[must_use]
+    pub fn with_partition_ownership_expiration(mut self, expiration: Duration) -> Self {
+        self.options.partition_ownership_expiration = expiration;
+        self
+    }
+
+    /// Sets where to start in a partition that has no checkpoint.
+    #[must_use]
+    pub fn with_default_starting_position(mut self, position: EventPosition) -> Self {
+        self.options.default_starting_position = position;
+        self
+    }
+
+    /// Sets where to start in one partition if it has no checkpoint.
+    #[must_use]
+    pub fn with_starting_position(
+        mut self,
+        partition_id: impl Into<PartitionId>,
+        position: EventPosition,
+    ) -> Self {
+        self.options
+            .starting_positions
+            .insert(partition_id.into(), position);
+        self
+    }
+
+    /// Sets how many events may wait in memory for each partition.
+    #[must_use]
+    pub fn with_prefetch(mut self, prefetch: NonZeroU32) -> Self {
+        self.options.prefetch = prefetch;
+        self
+    }
+
+    /// Has `on_event_batch` called with up to this many events.
+    #[must_use]
+    pub fn with_max_batch_size(mut self, max_batch_size: NonZeroUsize) -> Self {
+        self.options.max_batch_size = Some(max_batch_size);
+        self
+    }
+
+    /// Sets how long to wait for events before `on_idle`, and for a batch to fill.
+    #[must_use]
+    pub fn with_max_wait_time(mut self, max_wait_time: Duration) -> Self {
+        self.options.max_wait_time = Some(max_wait_time);
+        self
+    }
+
+    /// Sets whether each event tells what the newest event of its partition is.
+    #[must_use]
+    pub fn with_track_last_enqueued_event_properties(mut self, track: bool) -> Self {
+        self.options.track_last_enqueued_event_properties = track;
+        self
+    }
+
+    /// Sets how long a graceful stop waits for running handlers.
+    #[must_use]
+    pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.options.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets the first and the longest wait before a failed partition is tried again.
+    #[must_use]
+    pub fn with_retry_delay(mut self, first: Duration, max: Duration) -> Self {
+        self.options.retry_delay = first;
+        self.options.max_retry_delay = max;
+        self
+    }
+
+    /// Makes the processor. Nothing is sent before it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::InvalidOption`], naming the option.
+    pub fn build(self, handler: impl EventHandler) -> Result<EventProcessor, BuildError> {
+        self.build_erased(Arc::new(handler))
+    }
+
+    pub(crate) fn build_erased(
+        self,
+        handler: Arc<dyn ErasedHandler>,
+    ) -> Result<EventProcessor, BuildError> {
+        self.options.validate()?;
+        if self.consumer_group.is_empty() {
+            return Err(BuildError::InvalidOption {
+                option: "consumer_group",
+                reason: "it is empty; the default group is called `$Default`".to_owned(),
+            });
+        }
+        let owner_id = match &self.options.owner_id {
+            Some(owner_id) => valid_owner_id(owner_id)?,
+            None => OwnerId::from(Uuid::new_v4().to_string()),
+        };
+        let scope = GroupScope::new(
+            self.transport.fully_qualified_namespace(),
+            self.transport.event_hub_name(),
+            self.consumer_group,
+        );
+        let Self {
+            transport,
+            store,
+            options,
+            ..
+        } = self;
+        let shared = Shared {
+            scope,
+            owner_id,
+            transport,
+            store,
+            handler,
+            options,
+        };
+        Ok(EventProcessor {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+/// INTEROP: the id travels in an HTTP header and every SDK compares it, so it is what all of them carry unchanged.
+fn valid_owner_id(owner_id: &OwnerId) -> Result<OwnerId, BuildError> {
+    let text = owner_id.as_str();
+    let is_valid = (1..=MAX_OWNER_ID_LEN).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        && text.trim() == text;
+    if is_valid {
+        Ok(owner_id.clone())
+    } else {
+        Err(BuildError::InvalidOption {
+            option: "owner_id",
+            reason: format!(
+                "{owner_id:?} is not 1 to {MAX_OWNER_ID_LEN} visible ASCII characters without spaces around"
+            ),
+        })
+    }
+}

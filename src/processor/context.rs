@@ -1,0 +1,153 @@
+//! What a handler is told about the partition it is called for.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::checkpointer::Checkpointer;
+use crate::error::CheckpointError;
+use crate::model::{
+    Checkpoint, GroupScope, LastEnqueuedEventProperties, OwnerId, PartitionId, ReceivedEvent,
+};
+
+/// One term of one partition: which it is, and where to write its progress. Cheap to clone, and harmless to keep:
+/// once the term has ended, checkpoints are refused.
+#[derive(Clone)]
+pub struct PartitionContext {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    scope: GroupScope,
+    partition_id: PartitionId,
+    owner_id: OwnerId,
+    checkpointer: Checkpointer,
+    stopping: CancellationToken,
+    last_enqueued: Mutex<Option<LastEnqueuedEventProperties>>,
+}
+
+impl PartitionContext {
+    pub(super) fn new(
+        scope: GroupScope,
+        owner_id: OwnerId,
+        checkpointer: Checkpointer,
+        stopping: CancellationToken,
+    ) -> Self {
+        let partition_id = checkpointer.partition_id().clone();
+        let last_enqueued = Mutex::new(None);
+        let inner = Inner {
+            scope,
+            partition_id,
+            owner_id,
+            checkpointer,
+            stopping,
+            last_enqueued,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Host name of the namespace.
+    #[must_use]
+    pub fn fully_qualified_namespace(&self) -> &str {
+        self.inner.scope.fully_qualified_namespace()
+    }
+
+    /// Name of the event hub.
+    #[must_use]
+    pub fn event_hub_name(&self) -> &str {
+        self.inner.scope.event_hub_name()
+    }
+
+    /// Name of the consumer group.
+    #[must_use]
+    pub fn consumer_group(&self) -> &str {
+        self.inner.scope.consumer_group()
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition_id(&self) -> &PartitionId {
+        &self.inner.partition_id
+    }
+
+    /// Identity of the processor, as it stands in the ownership record.
+    #[must_use]
+    pub fn owner_id(&self) -> &OwnerId {
+        &self.inner.owner_id
+    }
+
+    /// The newest event of the partition, as of the last event delivered. `None` before the first event, or if
+    /// `track_last_enqueued_event_properties` is off.
+    #[must_use]
+    pub fn last_enqueued_event_properties(&self) -> Option<LastEnqueuedEventProperties> {
+        // A panic cannot leave the value half written.
+        self.inner
+            .last_enqueued
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Completes when the term is about to end: the processor stops or the partition was lost. A long handler may
+    /// watch it to cut its work short.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn stopping(&self) {
+        self.inner.stopping.cancelled().await;
+    }
+
+    /// Stores that everything up to and including `event` is done: whoever reads the partition next starts after it.
+    ///
+    /// The stored checkpoint never moves backwards: for an event that lies before it the call succeeds without a
+    /// write.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnershipLost`](CheckpointError::OwnershipLost) once the term has ended;
+    /// [`NotDelivered`](CheckpointError::NotDelivered) for an event that this term has not delivered;
+    /// [`Store`](CheckpointError::Store) or [`Unknown`](CheckpointError::Unknown) if the store failed. Any later
+    /// checkpoint makes good for one that failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether the checkpoint was written; calling again is harmless.
+    pub async fn update_checkpoint(&self, event: &ReceivedEvent) -> Result<(), CheckpointError> {
+        let checkpoint = Checkpoint {
+            partition_id: self.inner.partition_id.clone(),
+            offset: Some(event.offset().clone()),
+            sequence_number: Some(event.sequence_number()),
+        };
+        self.inner.checkpointer.write(&checkpoint).await
+    }
+
+    pub(super) fn checkpointer(&self) -> &Checkpointer {
+        &self.inner.checkpointer
+    }
+
+    /// Notes that `event` goes to the handler now.
+    pub(super) fn note_delivery(&self, event: &ReceivedEvent) {
+        self.inner.checkpointer.delivered(event.sequence_number());
+        if let Some(properties) = event.last_enqueued() {
+            *self
+                .inner
+                .last_enqueued
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(properties.clone());
+        }
+    }
+}
+
+impl fmt::Debug for PartitionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionContext")
+            .field("scope", &self.inner.scope)
+            .field("partition_id", &self.inner.partition_id)
+            .field("owner_id", &self.inner.owner_id)
+            .finish_non_exhaustive()
+    }
+}

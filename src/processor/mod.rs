@@ -1,0 +1,192 @@
+//! The event processor: shares an event hub's partitions with other processors and calls the application's handler.
+
+mod builder;
+mod checkpointer;
+mod context;
+mod control;
+mod handler;
+mod options;
+mod pump;
+mod report;
+mod signal;
+mod stop;
+mod term;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use builder::EventProcessorBuilder;
+pub use context::PartitionContext;
+pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_fn_with};
+pub use options::ProcessorOptions;
+pub use stop::StopReport;
+
+use self::control::Control;
+use self::pump::Shared;
+use crate::checkpoint::CheckpointStore;
+use crate::error::ProcessorError;
+use crate::model::{GroupScope, OwnerId};
+use crate::transport::Transport;
+
+/// Reads an event hub in a consumer group, together with every other processor of that group.
+///
+/// It claims its share of the partitions through ownership records in the [`CheckpointStore`], reads each in a task of
+/// its own, calls the [`EventHandler`], and gives partitions up and takes them over as processors come and go. The
+/// records are those of the Azure SDKs, so processors of any language can share the group.
+///
+/// # Examples
+///
+/// ```no_run
+/// use eventhubs_processor::{
+///     AmqpTransport, BlobCheckpointStore, EventPosition, EventProcessor, handler_fn,
+/// };
+/// use tokio_util::sync::CancellationToken;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let hub = AmqpTransport::from_connection_string(&std::env::var("EVENTHUBS_CONNECTION_STRING")?, "telemetry")?;
+/// let store = BlobCheckpointStore::from_connection_string(
+///     &std::env::var("STORAGE_CONNECTION_STRING")?,
+///     "checkpoints",
+/// )?;
+/// let processor = EventProcessor::builder(hub, "$Default", store)
+///     .with_default_starting_position(EventPosition::Earliest)
+///     .build(handler_fn(async |context, event| {
+///         println!("{} {}", context.partition_id(), event.body_as_str());
+///         context.update_checkpoint(&event).await?;
+///         Ok(())
+///     }))?;
+/// let stop = CancellationToken::new();
+/// processor.run(stop).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct EventProcessor {
+    shared: Arc<Shared>,
+}
+
+impl EventProcessor {
+    /// Starts to describe a processor that reads `consumer_group` over `transport` and keeps its records in `store`.
+    pub fn builder(
+        transport: impl Transport,
+        consumer_group: impl Into<String>,
+        store: impl CheckpointStore,
+    ) -> EventProcessorBuilder {
+        EventProcessorBuilder::new(Arc::new(transport), consumer_group.into(), Arc::new(store))
+    }
+
+    /// Identity of this processor in ownership records.
+    #[must_use]
+    pub fn owner_id(&self) -> &OwnerId {
+        &self.shared.owner_id
+    }
+
+    /// The consumer group it reads, with its event hub and namespace.
+    #[must_use]
+    pub fn scope(&self) -> &GroupScope {
+        &self.shared.scope
+    }
+
+    /// Runs until `shutdown` is cancelled, then stops gracefully: no new event is handed out, running handlers finish
+    /// (up to `shutdown_timeout`), partitions are closed and given back, links are closed.
+    ///
+    /// No failure of the event hub, of the store or of the handler ends it; they go to
+    /// [`EventHandler::on_error`] and are tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError`] if at the start the event hub or the store does not exist or refuses the credentials.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is a crash: handlers are cut where they wait, nothing is given back, and other processors
+    /// take the partitions once the ownership has expired. No task is left behind.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<StopReport, ProcessorError> {
+        // The loop's state is large; one box here keeps callers' futures small.
+        Box::pin(Control::new(self.shared, shutdown).run()).await
+    }
+
+    /// Runs in a task of its own.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn spawn(self) -> ProcessorHandle {
+        let shutdown = CancellationToken::new();
+        let owner_id = self.shared.owner_id.clone();
+        let task = AbortOnDropHandle::new(tokio::spawn(self.run(shutdown.clone())));
+        ProcessorHandle {
+            owner_id,
+            shutdown,
+            task,
+        }
+    }
+}
+
+impl fmt::Debug for EventProcessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventProcessor")
+            .field("shared", &self.shared)
+            .finish()
+    }
+}
+
+/// A processor that runs in a task. Dropping the handle without [`shutdown`](Self::shutdown) is a crash, as for
+/// [`EventProcessor::run`].
+#[derive(Debug)]
+pub struct ProcessorHandle {
+    owner_id: OwnerId,
+    shutdown: CancellationToken,
+    task: AbortOnDropHandle<Result<StopReport, ProcessorError>>,
+}
+
+impl ProcessorHandle {
+    /// Identity of the processor in ownership records.
+    #[must_use]
+    pub fn owner_id(&self) -> &OwnerId {
+        &self.owner_id
+    }
+
+    /// Whether the processor has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Stops gracefully and waits until that is done.
+    ///
+    /// # Errors
+    ///
+    /// The [`ProcessorError`] that had ended the processor before, if one had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future after its first poll is a crash.
+    pub async fn shutdown(self) -> Result<StopReport, ProcessorError> {
+        self.shutdown.cancel();
+        self.join().await
+    }
+
+    /// Waits until the processor ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventProcessor::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is a crash.
+    pub async fn join(self) -> Result<StopReport, ProcessorError> {
+        match self.task.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only a runtime that shuts down cancels the task.
+            Err(_) => Ok(StopReport::default()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The task that owns one partition: one term after another until told to stop.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::handler::{CloseReason, ErasedHandler};
+use super::options::ProcessorOptions;
+use super::signal::StopSignal;
+use super::term::{Term, TermEnd};
+use crate::checkpoint::CheckpointStore;
+use crate::error::TransportError;
+use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
+use crate::retry::Backoff;
+use crate::transport::{PartitionReceiver, Transport};
+
+/// What all tasks of a processor share.
+pub(super) struct Shared {
+    pub(super) scope: GroupScope,
+    pub(super) owner_id: OwnerId,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) store: Arc<dyn CheckpointStore>,
+    pub(super) handler: Arc<dyn ErasedHandler>,
+    pub(super) options: ProcessorOptions,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("scope", &self.scope)
+            .field("owner_id", &self.owner_id)
+            .field("transport", &self.transport)
+            .field("store", &self.store)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One partition for as long as this processor owns it.
+#[derive(Debug)]
+pub(super) struct Pump {
+    pub(super) shared: Arc<Shared>,
+    pub(super) partition_id: PartitionId,
+    pub(super) signal: StopSignal,
+    /// Where the first term started without a checkpoint. A later term starts there too: what "latest" means must not
+    /// move past an event that failed.
+    pub(super) started_at: Option<EventPosition>,
+}
+
+/// What a pump leaves behind.
+#[derive(Debug)]
+pub(super) struct PumpEnd {
+    /// Still open after a shutdown, so that nobody reads the partition before it is relinquished.
+    pub(super) receiver: Option<Box<dyn PartitionReceiver>>,
+    /// Set if another receiver took the partition before anybody told the pump that it was lost.
+    pub(super) displaced: Option<TransportError>,
+}
+
+/// A term that lived this long was healthy: the next failure starts with a short wait again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+impl Pump {
+    pub(super) fn new(shared: Arc<Shared>, partition_id: PartitionId, signal: StopSignal) -> Self {
+        Self {
+            shared,
+            partition_id,
+            signal,
+            started_at: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> PumpEnd {
+        let mut backoff = self.backoff();
+        let mut receiver = None;
+        let (reason, displaced) = loop {
+            let begun = Instant::now();
+            match Term::new(&mut self).run(&mut receiver).await {
+                TermEnd::Closed(reason) => break (reason, None),
+                TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
+                TermEnd::Failed => {}
+            }
+            // Events received ahead belong to the failed term.
+            close(&mut receiver).await;
+            if begun.elapsed() >= HEALTHY_AFTER {
+                backoff.reset();
+            }
+            if let Some(reason) = self.pause(&mut backoff).await {
+                break (reason, None);
+            }
+        };
+        if reason != CloseReason::Shutdown {
+            close(&mut receiver).await;
+        }
+        PumpEnd {
+            receiver,
+            displaced,
+        }
+    }
+
+    pub(super) fn backoff(&self) -> Backoff {
+        let options = &self.shared.options;
+        Backoff::new(options.retry_delay, options.max_retry_delay)
+    }
+
+    /// Waits before the next try. `Some`: told to stop instead.
+    pub(super) async fn pause(&self, backoff: &mut Backoff) -> Option<CloseReason> {
+        let delay = backoff.next_delay(&mut rand::rng());
+        tokio::select! {
+            biased;
+            reason = self.signal.stopped() => Some(reason),
+            () = tokio::time::sleep(delay) => None,
+        }
+    }
+}
+
+pub(super) async fn close(receiver: &mut Option<Box<dyn PartitionReceiver>>) {
+    if let Some(receiver) = receiver.take() {
+        receiver.close().await;
+    }
+}

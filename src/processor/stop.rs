@@ -1,0 +1,127 @@
+//! The graceful end: handlers finish, ownership is given back, links close.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::control::Control;
+use super::pump::{PumpEnd, Shared};
+use crate::checkpoint::{WriteCondition, WriteOutcome};
+use crate::model::{ETag, PartitionId};
+use crate::telemetry;
+
+/// What a graceful stop came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Partitions whose handler was still running when the shutdown timeout ended. It was cut; what it had not
+    /// checkpointed will be processed again.
+    pub cut_partitions: Vec<PartitionId>,
+}
+
+/// Time for giving back ownership and closing links once the last handler is done.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Stops in an order in which nothing is read twice: a partition is given back only after its handler has finished
+/// and its last checkpoint is written, and its link is closed only after that.
+pub(super) async fn stop(mut control: Control) -> StopReport {
+    let deadline = Instant::now() + control.shared.options.shutdown_timeout;
+    let mut closing = JoinSet::new();
+    while let Ok(Some((partition_id, end))) = timeout_at(deadline, control.pumps.join_next()).await
+    {
+        let etag = control.owned.remove(&partition_id);
+        closing.spawn(give_back(
+            Arc::clone(&control.shared),
+            partition_id,
+            etag,
+            end.ok(),
+        ));
+    }
+
+    let cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
+    if !cut_partitions.is_empty() {
+        tracing::error!(
+            target: telemetry::PROCESSOR,
+            partitions = ?cut_partitions,
+            "handlers still ran at the end of the shutdown timeout and were cut"
+        );
+        control.pumps.abort_all();
+        // A handler that blocks its thread cannot be aborted; it does not keep the others waiting.
+        let aborted = async { while control.pumps.join_next().await.is_some() {} };
+        let _ = timeout(CLOSE_TIMEOUT / 2, aborted).await;
+    }
+    // Owned without a pump: held off, just claimed or cut.
+    for (partition_id, etag) in std::mem::take(&mut control.owned) {
+        closing.spawn(give_back(
+            Arc::clone(&control.shared),
+            partition_id,
+            Some(etag),
+            None,
+        ));
+    }
+    let closed = async {
+        while closing.join_next().await.is_some() {}
+        if control.is_uncertain {
+            give_back_listed(&control.shared).await;
+        }
+    };
+    // In the ordinary case the timeout leaves a storage call its whole try.
+    let left = deadline.saturating_duration_since(Instant::now());
+    if timeout(left.max(CLOSE_TIMEOUT), closed).await.is_err() {
+        tracing::warn!(
+            target: telemetry::PROCESSOR,
+            "not everything was given back in time; the rest expires"
+        );
+    }
+    StopReport { cut_partitions }
+}
+
+async fn give_back(
+    shared: Arc<Shared>,
+    partition_id: PartitionId,
+    etag: Option<ETag>,
+    end: Option<PumpEnd>,
+) {
+    if let Some(etag) = etag {
+        relinquish(&shared, &partition_id, etag).await;
+    }
+    if let Some(receiver) = end.and_then(|end| end.receiver) {
+        receiver.close().await;
+    }
+}
+
+async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) {
+    let condition = WriteCondition::Matches(etag);
+    let outcome = shared
+        .store
+        .claim_ownership(&shared.scope, partition_id, None, &condition)
+        .await;
+    let error = match outcome {
+        Ok(WriteOutcome::Written(_) | WriteOutcome::Lost) => return,
+        Ok(WriteOutcome::Unknown(error)) | Err(error) => error,
+    };
+    tracing::warn!(
+        target: telemetry::LOAD_BALANCER,
+        %partition_id, error = %telemetry::chain(&error),
+        "ownership was not given back; it expires"
+    );
+}
+
+/// Gives back what the records say is ours: finds writes whose outcome we never learnt.
+async fn give_back_listed(shared: &Arc<Shared>) {
+    let Ok(listing) = shared.store.list_ownership(&shared.scope).await else {
+        return;
+    };
+    let mut seen = BTreeSet::new();
+    for ownership in listing.ownerships {
+        let is_mine = ownership
+            .owner_id
+            .is_some_and(|owner| owner.is_same_as(&shared.owner_id));
+        if is_mine && seen.insert(ownership.partition_id.clone()) {
+            relinquish(shared, &ownership.partition_id, ownership.etag).await;
+        }
+    }
+}

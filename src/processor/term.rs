@@ -1,0 +1,350 @@
+//! One term of a partition, from the checkpoint it starts after to the close hook.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::PartitionContext;
+use super::checkpointer::Checkpointer;
+use super::handler::{CloseReason, ErasedHandler};
+use super::options::ProcessorOptions;
+use super::pump::{Pump, close};
+use super::report::{contained, report};
+use crate::error::{ProcessingError, TransportError};
+use crate::model::{EventPosition, PartitionProperties, ReceivedEvent};
+use crate::telemetry;
+use crate::transport::{PartitionReceiver, ReceiverOptions};
+
+/// How a term ended.
+#[derive(Debug)]
+pub(super) enum TermEnd {
+    Closed(CloseReason),
+    /// Another receiver took the partition.
+    Displaced(TransportError),
+    /// The application failed: the partition starts again from its checkpoint.
+    Failed,
+}
+
+/// Most events taken from the receiver at once: enough to make its cost per event vanish, little enough that a stop
+/// or a loss is seen soon.
+const MAX_TAKEN: usize = 128;
+
+pub(super) struct Term<'a> {
+    pump: &'a mut Pump,
+    context: PartitionContext,
+    /// The last event handed to the application.
+    delivered: Option<Delivered>,
+}
+
+struct Delivered {
+    sequence_number: i64,
+    resume_at: EventPosition,
+}
+
+impl<'a> Term<'a> {
+    pub(super) fn new(pump: &'a mut Pump) -> Self {
+        let shared = &pump.shared;
+        let checkpointer = Checkpointer::new(
+            Arc::clone(&shared.store),
+            shared.scope.clone(),
+            pump.partition_id.clone(),
+        );
+        let context = PartitionContext::new(
+            shared.scope.clone(),
+            shared.owner_id.clone(),
+            checkpointer,
+            pump.signal.stopping().clone(),
+        );
+        Self {
+            pump,
+            context,
+            delivered: None,
+        }
+    }
+
+    /// Runs the term. The receiver stays open on a shutdown: it is the caller's to close once the partition has been
+    /// given back.
+    pub(super) async fn run(
+        mut self,
+        receiver: &mut Option<Box<dyn PartitionReceiver>>,
+    ) -> TermEnd {
+        let position = match self.start().await {
+            Ok(position) => position,
+            // The application was not told of a start, or refused it: there is nothing to close.
+            Err(end) => {
+                self.context.checkpointer().end();
+                return end;
+            }
+        };
+        let partition_id = &self.pump.partition_id;
+        tracing::info!(target: telemetry::PROCESSOR, %partition_id, ?position, "partition started");
+        let end = self.receive(position, receiver).await;
+        let reason = match &end {
+            TermEnd::Closed(reason) => *reason,
+            TermEnd::Displaced(_) => CloseReason::OwnershipLost,
+            TermEnd::Failed => CloseReason::Failed,
+        };
+        if reason != CloseReason::Shutdown {
+            self.context.checkpointer().end();
+        }
+        let hook = self.handler().on_partition_close(&self.context, reason);
+        if let Err(error) = contained("on_partition_close", hook).await {
+            self.report(error).await;
+        }
+        self.context.checkpointer().end();
+        let partition_id = &self.pump.partition_id;
+        tracing::info!(target: telemetry::PROCESSOR, %partition_id, %reason, "partition closed");
+        end
+    }
+
+    /// Finds out where the term starts.
+    async fn start(&mut self) -> Result<EventPosition, TermEnd> {
+        let mut backoff = self.pump.backoff();
+        let checkpoint = loop {
+            match self.context.checkpointer().read().await {
+                Ok(checkpoint) => break checkpoint,
+                Err(error) => self.report(ProcessingError::ReadCheckpoint(error)).await,
+            }
+            if let Some(reason) = self.pump.pause(&mut backoff).await {
+                return Err(TermEnd::Closed(reason));
+            }
+        };
+        let position = checkpoint
+            .as_ref()
+            .and_then(EventPosition::after_checkpoint);
+        let hook = self.handler().on_partition_initialize(&self.context);
+        let wished = match contained("on_partition_initialize", hook).await {
+            Ok(wished) => wished,
+            Err(error) => {
+                self.report(error).await;
+                return Err(TermEnd::Failed);
+            }
+        };
+        if let Some(position) = position.or_else(|| self.pump.started_at.clone()) {
+            return Ok(position);
+        }
+        let position = match wished {
+            Some(position) => position,
+            None => self.options().starting_position(&self.pump.partition_id),
+        };
+        let position = match position {
+            EventPosition::Latest => self.pin_latest().await?,
+            position => position,
+        };
+        self.pump.started_at = Some(position.clone());
+        Ok(position)
+    }
+
+    /// Turns "latest" into a place in the log. Asked again after a lost link, "latest" would be a later place, and what
+    /// came in between would never be read.
+    async fn pin_latest(&self) -> Result<EventPosition, TermEnd> {
+        let mut backoff = self.pump.backoff();
+        loop {
+            let transport = &self.pump.shared.transport;
+            let properties = tokio::select! {
+                biased;
+                reason = self.pump.signal.stopped() => return Err(TermEnd::Closed(reason)),
+                properties = transport.partition_properties(&self.pump.partition_id) => properties,
+            };
+            match properties {
+                Ok(PartitionProperties {
+                    last_enqueued_sequence_number: last,
+                    ..
+                }) if last < 0 => {
+                    return Ok(EventPosition::Earliest);
+                }
+                Ok(properties) => {
+                    let last = properties.last_enqueued_sequence_number;
+                    return Ok(EventPosition::sequence_number(last));
+                }
+                Err(error) => self.report(ProcessingError::EventHub(error)).await,
+            }
+            if let Some(reason) = self.pump.pause(&mut backoff).await {
+                return Err(TermEnd::Closed(reason));
+            }
+        }
+    }
+
+    /// Delivers events until told to stop, opening a new receiver after the last delivered event whenever one fails.
+    async fn receive(
+        &mut self,
+        mut position: EventPosition,
+        receiver: &mut Option<Box<dyn PartitionReceiver>>,
+    ) -> TermEnd {
+        let mut backoff = self.pump.backoff();
+        loop {
+            let error = match self.open(position.clone()).await {
+                Ok(opened) => {
+                    let opened = receiver.insert(opened);
+                    match self.deliver_all(&mut **opened).await {
+                        Ok(end) => return end,
+                        Err(error) => error,
+                    }
+                }
+                Err(OpenEnd::Stopped(reason)) => return TermEnd::Closed(reason),
+                Err(OpenEnd::Failed(error)) => error,
+            };
+            close(receiver).await;
+            if error.is_ownership_lost() {
+                // The other side attached on purpose, and this side never answers in kind: whose the partition is,
+                // the ownership records tell.
+                return TermEnd::Displaced(error);
+            }
+            if let Some(Delivered { resume_at, .. }) = &self.delivered
+                && position != *resume_at
+            {
+                position = resume_at.clone();
+                backoff.reset();
+            }
+            self.report(ProcessingError::Receive(error)).await;
+            if let Some(reason) = self.pump.pause(&mut backoff).await {
+                return TermEnd::Closed(reason);
+            }
+        }
+    }
+
+    async fn open(&self, position: EventPosition) -> Result<Box<dyn PartitionReceiver>, OpenEnd> {
+        let shared = &self.pump.shared;
+        let group = shared.scope.consumer_group();
+        let mut options = ReceiverOptions::new(group, self.pump.partition_id.clone(), position);
+        options.owner_level = Some(0);
+        options.prefetch = shared.options.prefetch;
+        options.track_last_enqueued_event_properties =
+            shared.options.track_last_enqueued_event_properties;
+        options.receiver_name = Some(shared.owner_id.to_string());
+        tokio::select! {
+            biased;
+            reason = self.pump.signal.stopped() => Err(OpenEnd::Stopped(reason)),
+            opened = shared.transport.open_receiver(options) => opened.map_err(OpenEnd::Failed),
+        }
+    }
+
+    /// Delivers what one receiver brings. `Err`: the receiver is done and the term goes on with another.
+    async fn deliver_all(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+    ) -> Result<TermEnd, TransportError> {
+        loop {
+            let events = tokio::select! {
+                // First, so that a stop is not put off by an endless stream.
+                biased;
+                reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
+                events = take(receiver, &self.pump.shared.options) => events?,
+            };
+            let result = if events.is_empty() {
+                contained("on_idle", self.handler().on_idle(&self.context)).await
+            } else if self.options().max_batch_size.is_some() {
+                self.deliver_batch(events).await
+            } else {
+                self.deliver_each(events).await
+            };
+            if let Err(error) = result {
+                self.report(error).await;
+                return Ok(TermEnd::Failed);
+            }
+        }
+    }
+
+    async fn deliver_each(&mut self, events: Vec<ReceivedEvent>) -> Result<(), ProcessingError> {
+        for event in events {
+            if self.pump.signal.reason().is_some() {
+                break;
+            }
+            if self.is_new(&event) {
+                self.note_delivery(&event);
+                // Not in a `select!`: a stop waits for the call instead of cutting it.
+                let hook = self.handler().on_event(&self.context, event);
+                contained("on_event", hook).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_batch(
+        &mut self,
+        mut events: Vec<ReceivedEvent>,
+    ) -> Result<(), ProcessingError> {
+        events.retain(|event| {
+            let is_new = self.is_new(event);
+            if is_new {
+                self.note_delivery(event);
+            }
+            is_new
+        });
+        if events.is_empty() {
+            return Ok(());
+        }
+        let hook = self.handler().on_event_batch(&self.context, events);
+        contained("on_event_batch", hook).await
+    }
+
+    /// Whether an event was not delivered before: within a term, positions only grow.
+    fn is_new(&self, event: &ReceivedEvent) -> bool {
+        let sequence_number = event.sequence_number();
+        let is_new = self
+            .delivered
+            .as_ref()
+            .is_none_or(|last| sequence_number > last.sequence_number);
+        if !is_new {
+            let partition_id = &self.pump.partition_id;
+            tracing::warn!(
+                target: telemetry::PROCESSOR,
+                %partition_id, sequence_number,
+                "dropped an event that was delivered before"
+            );
+        }
+        is_new
+    }
+
+    fn note_delivery(&mut self, event: &ReceivedEvent) {
+        self.context.note_delivery(event);
+        self.delivered = Some(Delivered {
+            sequence_number: event.sequence_number(),
+            resume_at: EventPosition::offset(event.offset().clone()),
+        });
+    }
+
+    fn handler(&self) -> &dyn ErasedHandler {
+        &*self.pump.shared.handler
+    }
+
+    fn options(&self) -> &ProcessorOptions {
+        &self.pump.shared.options
+    }
+
+    async fn report(&self, error: ProcessingError) {
+        report(self.handler(), Some(&self.context), &error).await;
+    }
+}
+
+/// Waits for the next events; none, if there were none for `max_wait_time`.
+///
+/// CANCEL: events of a batch that is still filling are lost to the receiver, but none was delivered, so whoever opens
+/// the next one starts before them.
+async fn take(
+    receiver: &mut dyn PartitionReceiver,
+    options: &ProcessorOptions,
+) -> Result<Vec<ReceivedEvent>, TransportError> {
+    let max = options.max_batch_size.map_or(MAX_TAKEN, NonZeroUsize::get);
+    let Some(max_wait_time) = options.max_wait_time else {
+        return receiver.receive(max).await;
+    };
+    let deadline = Instant::now() + max_wait_time;
+    let mut events = Vec::new();
+    while let Ok(more) =
+        tokio::time::timeout_at(deadline, receiver.receive(max - events.len())).await
+    {
+        events.extend(more?);
+        if options.max_batch_size.is_none() || events.len() >= max {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+/// Why no receiver was opened.
+enum OpenEnd {
+    Stopped(CloseReason),
+    Failed(TransportError),
+}

@@ -1,0 +1,7 @@
+//! The processor over an event hub and a store in memory, in virtual time.
+
+mod balancing;
+mod checkpoints;
+mod stopping;
+mod support;
+mod terms;

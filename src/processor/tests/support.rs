@@ -1,0 +1,384 @@
+//! A handler that writes down what happens to it, and a store that fails on request.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::checkpoint::{
+    CheckpointStore, InMemoryCheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition,
+    WriteOutcome,
+};
+use crate::error::{ProcessingError, StoreError, StoreErrorKind};
+use crate::model::{Checkpoint, EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent};
+use crate::processor::{
+    CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
+    PartitionContext,
+};
+use crate::transport::fake::FakeEventHub;
+
+/// One thing that happened, in the order it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Initialized(String),
+    Event(String, i64),
+    Batch(String, Vec<i64>),
+    Idle(String),
+    Closed(String, CloseReason),
+    Error(Option<String>, String),
+}
+
+/// Writes down every call, checkpoints every event, and misbehaves on request.
+#[derive(Clone, Default)]
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Vec<Seen>>,
+    /// What the next deliveries of a `(partition, sequence number)` do.
+    acts: Mutex<BTreeMap<(String, i64), Act>>,
+    checkpoints: AtomicBool,
+    start: Mutex<Option<EventPosition>>,
+    contexts: Mutex<Vec<PartitionContext>>,
+    gate: Mutex<Option<Arc<Semaphore>>>,
+}
+
+/// How a delivery misbehaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    /// Fails this many times.
+    Fail(usize),
+    /// Panics once.
+    Panic,
+    /// Never returns.
+    Hang,
+}
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        let recorder = Self::default();
+        recorder.shared.checkpoints.store(true, Ordering::Relaxed);
+        recorder
+    }
+
+    pub(super) fn without_checkpoints() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn acting(self, partition: &str, sequence_number: i64, act: Act) -> Self {
+        self.shared
+            .acts
+            .lock()
+            .unwrap()
+            .insert((partition.to_owned(), sequence_number), act);
+        self
+    }
+
+    pub(super) fn starting_at(self, position: EventPosition) -> Self {
+        *self.shared.start.lock().unwrap() = Some(position);
+        self
+    }
+
+    /// Makes each delivery wait for a permit.
+    pub(super) fn gated(self, gate: &Arc<Semaphore>) -> Self {
+        *self.shared.gate.lock().unwrap() = Some(Arc::clone(gate));
+        self
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// Sequence numbers delivered for a partition, in order, repetitions included.
+    pub(super) fn events(&self, partition: &str) -> Vec<i64> {
+        self.seen()
+            .into_iter()
+            .filter_map(|seen| match seen {
+                Seen::Event(id, sequence_number) if id == partition => Some(sequence_number),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn contexts(&self) -> Vec<PartitionContext> {
+        self.shared.contexts.lock().unwrap().clone()
+    }
+
+    fn note(&self, seen: Seen) {
+        self.shared.seen.lock().unwrap().push(seen);
+    }
+
+    fn next_act(&self, partition: &str, sequence_number: i64) -> Option<Act> {
+        let mut acts = self.shared.acts.lock().unwrap();
+        let key = (partition.to_owned(), sequence_number);
+        let act = acts.remove(&key)?;
+        match act {
+            Act::Fail(0) => return None,
+            Act::Fail(times) => {
+                acts.insert(key, Act::Fail(times - 1));
+            }
+            Act::Panic | Act::Hang => {}
+        }
+        Some(act)
+    }
+}
+
+impl EventHandler for Recorder {
+    async fn on_event(&self, context: &PartitionContext, event: ReceivedEvent) -> HandlerResult {
+        let gate = self.shared.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await?.forget();
+        }
+        let partition = context.partition_id().to_string();
+        self.note(Seen::Event(partition.clone(), event.sequence_number()));
+        match self.next_act(&partition, event.sequence_number()) {
+            None => {}
+            Some(Act::Fail(_)) => return Err("on request".into()),
+            Some(Act::Panic) => panic!("on request"),
+            Some(Act::Hang) => std::future::pending().await,
+        }
+        if self.shared.checkpoints.load(Ordering::Relaxed) {
+            context.update_checkpoint(&event).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_event_batch(
+        &self,
+        context: &PartitionContext,
+        events: Vec<ReceivedEvent>,
+    ) -> HandlerResult {
+        let numbers = events.iter().map(ReceivedEvent::sequence_number).collect();
+        self.note(Seen::Batch(context.partition_id().to_string(), numbers));
+        if let Some(last) = events.last() {
+            context.update_checkpoint(last).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_idle(&self, context: &PartitionContext) -> HandlerResult {
+        self.note(Seen::Idle(context.partition_id().to_string()));
+        Ok(())
+    }
+
+    async fn on_partition_initialize(
+        &self,
+        context: &PartitionContext,
+    ) -> HandlerResult<Option<EventPosition>> {
+        self.note(Seen::Initialized(context.partition_id().to_string()));
+        self.shared.contexts.lock().unwrap().push(context.clone());
+        Ok(self.shared.start.lock().unwrap().clone())
+    }
+
+    async fn on_partition_close(
+        &self,
+        context: &PartitionContext,
+        reason: CloseReason,
+    ) -> HandlerResult {
+        self.note(Seen::Closed(context.partition_id().to_string(), reason));
+        Ok(())
+    }
+
+    async fn on_error(&self, context: Option<&PartitionContext>, error: &ProcessingError) {
+        let partition = context.map(|context| context.partition_id().to_string());
+        self.note(Seen::Error(partition, error.to_string()));
+    }
+}
+
+/// An in-memory store whose calls fail, get lost or are applied without an answer, on request.
+#[derive(Clone, Debug)]
+pub(super) struct FlakyStore {
+    pub(super) inner: InMemoryCheckpointStore,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    down: AtomicBool,
+    /// The next checkpoint writes are applied, and the answer is lost.
+    lost_answers: AtomicUsize,
+    kind: Mutex<Option<StoreErrorKind>>,
+    writes: AtomicUsize,
+    /// The partition whose checkpoint cannot be read.
+    malformed: Mutex<Option<PartitionId>>,
+}
+
+impl FlakyStore {
+    pub(super) fn new() -> Self {
+        Self {
+            inner: InMemoryCheckpointStore::new(),
+            faults: Arc::default(),
+        }
+    }
+
+    /// Fails every call with `kind` from now on; `None` heals.
+    pub(super) fn fail(&self, kind: Option<StoreErrorKind>) {
+        *self.faults.kind.lock().unwrap() = kind;
+        self.faults.down.store(kind.is_some(), Ordering::Relaxed);
+    }
+
+    pub(super) fn lose_answers(&self, times: usize) {
+        self.faults.lost_answers.store(times, Ordering::Relaxed);
+    }
+
+    /// Makes the checkpoint of one partition unreadable; `None` heals.
+    pub(super) fn spoil_checkpoint(&self, partition: Option<&str>) {
+        *self.faults.malformed.lock().unwrap() = partition.map(PartitionId::from);
+    }
+
+    /// Checkpoint writes that reached the store.
+    pub(super) fn checkpoint_writes(&self) -> usize {
+        self.faults.writes.load(Ordering::Relaxed)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if !self.faults.down.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let kind = self
+            .faults
+            .kind
+            .lock()
+            .unwrap()
+            .unwrap_or(StoreErrorKind::Unavailable);
+        Err(StoreError::new(kind, "on request"))
+    }
+
+    fn loses_answer(&self) -> bool {
+        self.faults
+            .lost_answers
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for FlakyStore {
+    async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
+        self.check()?;
+        self.inner.list_ownership(scope).await
+    }
+
+    async fn claim_ownership(
+        &self,
+        scope: &GroupScope,
+        partition_id: &PartitionId,
+        owner_id: Option<&OwnerId>,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError> {
+        self.check()?;
+        self.inner
+            .claim_ownership(scope, partition_id, owner_id, condition)
+            .await
+    }
+
+    async fn list_checkpoints(
+        &self,
+        scope: &GroupScope,
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        self.check()?;
+        self.inner.list_checkpoints(scope).await
+    }
+
+    async fn checkpoint(
+        &self,
+        scope: &GroupScope,
+        partition_id: &PartitionId,
+    ) -> Result<Option<StoredCheckpoint>, StoreError> {
+        self.check()?;
+        if self.faults.malformed.lock().unwrap().as_ref() == Some(partition_id) {
+            return Err(StoreError::new(
+                StoreErrorKind::MalformedRecord,
+                "on request",
+            ));
+        }
+        self.inner.checkpoint(scope, partition_id).await
+    }
+
+    async fn update_checkpoint(
+        &self,
+        scope: &GroupScope,
+        checkpoint: &Checkpoint,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError> {
+        self.check()?;
+        self.faults.writes.fetch_add(1, Ordering::Relaxed);
+        let outcome = self
+            .inner
+            .update_checkpoint(scope, checkpoint, condition)
+            .await?;
+        if self.loses_answer() {
+            let error = StoreError::new(StoreErrorKind::Timeout, "the answer is lost on request");
+            return Ok(WriteOutcome::Unknown(error));
+        }
+        Ok(outcome)
+    }
+}
+
+/// A builder with times that suit tests: a cycle each second, expiry after five.
+pub(super) fn builder(
+    hub: &FakeEventHub,
+    store: &FlakyStore,
+    owner: &str,
+) -> EventProcessorBuilder {
+    EventProcessor::builder(hub.clone(), "$Default", store.clone())
+        .with_owner_id(owner)
+        .with_load_balancing_interval(Duration::from_secs(1))
+        .with_partition_ownership_expiration(Duration::from_secs(5))
+        .with_default_starting_position(EventPosition::Earliest)
+}
+
+pub(super) fn scope() -> GroupScope {
+    GroupScope::new("fake.servicebus.windows.net", "hub", "$Default")
+}
+
+/// The stored sequence number of a partition.
+pub(super) async fn stored(store: &FlakyStore, partition: &str) -> Option<i64> {
+    let found = store
+        .inner
+        .checkpoint(&scope(), &partition.into())
+        .await
+        .unwrap();
+    found.and_then(|found| found.checkpoint.sequence_number)
+}
+
+/// Who owns what, as the store says.
+pub(super) async fn owners(store: &FlakyStore) -> BTreeMap<PartitionId, Option<OwnerId>> {
+    let listing = store.inner.list_ownership(&scope()).await.unwrap();
+    listing
+        .ownerships
+        .into_iter()
+        .map(|o| (o.partition_id, o.owner_id))
+        .collect()
+}
+
+/// Waits, in virtual time, until something holds; fails after a virtual minute.
+pub(super) async fn eventually<Fut: Future<Output = bool>>(
+    what: &str,
+    mut holds: impl FnMut() -> Fut,
+) {
+    for _ in 0..6000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// Waits until a partition's deliveries are `expected`.
+pub(super) async fn delivered(recorder: &Recorder, partition: &str, expected: &[i64]) {
+    eventually(
+        &format!("partition {partition} delivers {expected:?}"),
+        || async { recorder.events(partition) == expected },
+    )
+    .await;
+}

@@ -1,0 +1,320 @@
+//! An event hub in memory, for tests of everything above the transport in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{PartitionReceiver, ReceiverOptions, Transport};
+use crate::error::{TransportError, TransportErrorKind};
+use crate::model::{
+    EventHubProperties, EventParts, EventPosition, Offset, PartitionId, PartitionProperties,
+    ReceivedEvent,
+};
+
+/// An event hub that lives in memory and misbehaves on request. Clones share it; its time is tokio's, so a paused
+/// clock moves it.
+#[derive(Clone, Debug)]
+pub struct FakeEventHub {
+    state: Arc<Mutex<State>>,
+    /// Changes with every append and every disconnection.
+    changed: watch::Sender<u64>,
+    started: (SystemTime, Instant),
+}
+
+#[derive(Debug)]
+struct State {
+    partitions: BTreeMap<PartitionId, Partition>,
+    next_receiver: u64,
+    open_failures: VecDeque<TransportErrorKind>,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    events: Vec<ReceivedEvent>,
+    receivers: BTreeMap<u64, Attached>,
+    opened_at: Vec<EventPosition>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    owner_level: Option<i64>,
+    ended: Option<TransportErrorKind>,
+    repeat_from: Option<usize>,
+}
+
+impl FakeEventHub {
+    /// A hub with partitions `0` to `partitions - 1`. Must be made inside a tokio runtime.
+    #[must_use]
+    pub fn new(partitions: usize) -> Self {
+        let partitions = (0..partitions)
+            .map(|id| (id.to_string().into(), Partition::default()))
+            .collect();
+        let state = State {
+            partitions,
+            next_receiver: 0,
+            open_failures: VecDeque::new(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            changed: watch::Sender::new(0),
+            started: (
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+                Instant::now(),
+            ),
+        }
+    }
+
+    /// Appends an event to a partition, adding the partition if it is new. Returns its sequence number.
+    pub fn send(&self, partition_id: impl Into<PartitionId>, body: impl Into<Vec<u8>>) -> i64 {
+        let enqueued_time = self.now();
+        let sequence_number = {
+            let mut state = self.lock();
+            let partition = state.partitions.entry(partition_id.into()).or_default();
+            let sequence_number = i64::try_from(partition.events.len()).unwrap_or(i64::MAX);
+            let offset = Offset::from((sequence_number * 100).to_string());
+            let parts = EventParts::new(sequence_number, offset, enqueued_time, body.into());
+            partition.events.push(ReceivedEvent::new(parts));
+            sequence_number
+        };
+        self.changed.send_modify(|changes| *changes += 1);
+        sequence_number
+    }
+
+    /// Ends the receivers of a partition with an error.
+    pub fn disconnect(&self, partition_id: impl Into<PartitionId>, kind: TransportErrorKind) {
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
+            for receiver in partition.receivers.values_mut() {
+                receiver.ended.get_or_insert(kind);
+            }
+        }
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// Refuses the next attempt to open a receiver; several calls queue.
+    pub fn fail_next_open(&self, kind: TransportErrorKind) {
+        self.lock().open_failures.push_back(kind);
+    }
+
+    /// Has the attached receivers of a partition deliver again from an earlier event on, as a faulty service would.
+    pub fn repeat_from(&self, partition_id: impl Into<PartitionId>, sequence_number: i64) {
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
+            let index = usize::try_from(sequence_number).unwrap_or_default();
+            for receiver in partition.receivers.values_mut() {
+                receiver.repeat_from = Some(index);
+            }
+        }
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// How many receivers of a partition are attached.
+    #[must_use]
+    pub fn receivers(&self, partition_id: impl Into<PartitionId>) -> usize {
+        self.lock()
+            .partitions
+            .get(&partition_id.into())
+            .map_or(0, |partition| {
+                partition
+                    .receivers
+                    .values()
+                    .filter(|receiver| receiver.ended.is_none())
+                    .count()
+            })
+    }
+
+    /// Where receivers of a partition were opened, in order.
+    #[must_use]
+    pub fn opened_at(&self, partition_id: impl Into<PartitionId>) -> Vec<EventPosition> {
+        let state = self.lock();
+        state
+            .partitions
+            .get(&partition_id.into())
+            .map_or_else(Vec::new, |p| p.opened_at.clone())
+    }
+
+    fn now(&self) -> SystemTime {
+        self.started.0 + self.started.1.elapsed()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(kind: TransportErrorKind) -> TransportError {
+    TransportError::new(kind, "on request")
+}
+
+fn not_found(partition_id: &PartitionId) -> TransportError {
+    TransportError::new(
+        TransportErrorKind::NotFound,
+        format!("partition {partition_id}"),
+    )
+}
+
+#[async_trait]
+impl Transport for FakeEventHub {
+    fn fully_qualified_namespace(&self) -> &str {
+        "fake.servicebus.windows.net"
+    }
+
+    fn event_hub_name(&self) -> &str {
+        "hub"
+    }
+
+    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
+        let partition_ids = self.lock().partitions.keys().cloned().collect();
+        Ok(EventHubProperties::new("hub", partition_ids))
+    }
+
+    async fn partition_properties(
+        &self,
+        partition_id: &PartitionId,
+    ) -> Result<PartitionProperties, TransportError> {
+        let state = self.lock();
+        let partition = state
+            .partitions
+            .get(partition_id)
+            .ok_or_else(|| not_found(partition_id))?;
+        let last = partition.events.last();
+        Ok(PartitionProperties {
+            event_hub_name: "hub".to_owned(),
+            partition_id: partition_id.clone(),
+            beginning_sequence_number: 0,
+            last_enqueued_sequence_number: last.map_or(-1, ReceivedEvent::sequence_number),
+            last_enqueued_offset: last.map_or_else(|| "-1".into(), |event| event.offset().clone()),
+            last_enqueued_time: last.map_or(SystemTime::UNIX_EPOCH, ReceivedEvent::enqueued_time),
+            is_empty: last.is_none(),
+        })
+    }
+
+    async fn open_receiver(
+        &self,
+        options: ReceiverOptions,
+    ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
+        let mut state = self.lock();
+        if let Some(kind) = state.open_failures.pop_front() {
+            return Err(failed(kind));
+        }
+        let id = state.next_receiver;
+        state.next_receiver += 1;
+        let partition = state
+            .partitions
+            .get_mut(&options.partition_id)
+            .ok_or_else(|| not_found(&options.partition_id))?;
+        let attached = || {
+            partition
+                .receivers
+                .values()
+                .filter(|receiver| receiver.ended.is_none())
+        };
+        if attached().any(|receiver| receiver.owner_level > options.owner_level) {
+            return Err(failed(TransportErrorKind::OwnershipLost));
+        }
+        if options.owner_level.is_some() {
+            for receiver in partition.receivers.values_mut() {
+                receiver
+                    .ended
+                    .get_or_insert(TransportErrorKind::OwnershipLost);
+            }
+        }
+        let next = start_index(&partition.events, &options.position);
+        partition.opened_at.push(options.position);
+        let attached = Attached {
+            owner_level: options.owner_level,
+            ended: None,
+            repeat_from: None,
+        };
+        partition.receivers.insert(id, attached);
+        drop(state);
+        self.changed.send_modify(|changes| *changes += 1);
+        let partition_id = options.partition_id;
+        let changed = self.changed.subscribe();
+        Ok(Box::new(FakeReceiver {
+            hub: self.clone(),
+            changed,
+            partition_id,
+            id,
+            next,
+        }))
+    }
+
+    async fn close(&self) {}
+}
+
+/// Index of the first event to deliver.
+fn start_index(events: &[ReceivedEvent], position: &EventPosition) -> usize {
+    let is_after = |event: &ReceivedEvent| match position {
+        EventPosition::Earliest => true,
+        EventPosition::Latest => false,
+        EventPosition::Offset { offset, inclusive } => {
+            // The offsets of this hub are numbers.
+            let wanted = offset.as_str().parse::<i64>().unwrap_or(-1);
+            let here = event.sequence_number() * 100;
+            here > wanted || (*inclusive && here == wanted)
+        }
+        EventPosition::SequenceNumber {
+            sequence_number,
+            inclusive,
+        } => {
+            event.sequence_number() > *sequence_number
+                || (*inclusive && event.sequence_number() == *sequence_number)
+        }
+        EventPosition::EnqueuedTime { time, inclusive } => {
+            event.enqueued_time() > *time || (*inclusive && event.enqueued_time() == *time)
+        }
+    };
+    events.iter().position(is_after).unwrap_or(events.len())
+}
+
+#[derive(Debug)]
+struct FakeReceiver {
+    hub: FakeEventHub,
+    changed: watch::Receiver<u64>,
+    partition_id: PartitionId,
+    id: u64,
+    next: usize,
+}
+
+#[async_trait]
+impl PartitionReceiver for FakeReceiver {
+    async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError> {
+        loop {
+            self.changed.borrow_and_update();
+            {
+                let mut state = self.hub.lock();
+                let partition = state
+                    .partitions
+                    .get_mut(&self.partition_id)
+                    .ok_or_else(|| not_found(&self.partition_id))?;
+                if let Some(attached) = partition.receivers.get_mut(&self.id) {
+                    if let Some(kind) = attached.ended {
+                        return Err(failed(kind));
+                    }
+                    self.next = attached.repeat_from.take().unwrap_or(self.next);
+                }
+                let events = &partition.events[self.next..];
+                if !events.is_empty() {
+                    let taken = events[..events.len().min(max)].to_vec();
+                    self.next += taken.len();
+                    return Ok(taken);
+                }
+            }
+            // The sender lives in `hub`.
+            let _ = self.changed.changed().await;
+        }
+    }
+
+    async fn close(self: Box<Self>) {}
+}
+
+impl Drop for FakeReceiver {
+    fn drop(&mut self) {
+        if let Some(partition) = self.hub.lock().partitions.get_mut(&self.partition_id) {
+            partition.receivers.remove(&self.id);
+        }
+    }
+}

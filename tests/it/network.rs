@@ -265,7 +265,8 @@ async fn closing_lets_go_of_a_peer_that_never_answers() {
     );
     // Nothing but the close itself can be what ends it.
     let patient = options().with_idle_timeout(Duration::from_secs(300));
-    let client = AmqpTransport::from_connection_string_with_options(&text, Some(HUB), patient).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), patient).unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout, "{error}");
     assert_eq!(proxy.open.load(Ordering::SeqCst), 1);

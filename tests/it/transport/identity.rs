@@ -18,7 +18,8 @@ async fn a_wrong_key_is_unauthorized_and_never_shown() {
 
     let wrong = "wrong-canary-key";
     let text = emulator.event_hubs_connection_string().replace(KEY, wrong);
-    let client = AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
     for error in [
         client.event_hub_properties().await.map(drop).unwrap_err(),
         open_error(&client, at("0", EventPosition::Earliest)).await,

@@ -173,7 +173,9 @@ async fn what_does_not_exist_is_said_so() {
     let error = client.partition_properties(&"99".into()).await.unwrap_err();
     assert!(!error.is_transient(), "{error}");
     let text = emulator.event_hubs_connection_string();
-    let client = AmqpTransport::from_connection_string_with_options(&text, Some("nowhere"), options()).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some("nowhere"), options())
+            .unwrap();
     let error = client.event_hub_properties().await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     let error = open_error(&client, at("0", EventPosition::Earliest)).await;
@@ -248,7 +250,8 @@ async fn an_attach_without_answer_ends_at_its_deadline_and_harms_nobody() {
     let emulator = emulator().await;
     let text = emulator.event_hubs_connection_string();
     let options = options().with_operation_timeout(Duration::from_secs(1));
-    let client = AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options).unwrap();
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options).unwrap();
     let mut other = client
         .open_receiver(at("1", EventPosition::Earliest))
         .await

@@ -26,6 +26,10 @@ mod broker;
 mod emulator;
 
 pub use emulator::{
-    Emulator, EmulatorBuilder, EmulatorError, Event, Faults, PartitionProperties, PropertyValue,
-    SentEvent, StartError,
+    BlobFaults, Emulator, EmulatorBuilder, EmulatorError, Event, Faults, InProcessStream,
+    PartitionProperties, PropertyValue, SentEvent, StartError,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

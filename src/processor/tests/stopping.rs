@@ -40,7 +40,10 @@ async fn a_stop_waits_for_the_running_handler_and_gives_the_partition_back_after
         1,
         "the link is held until the partition is given back"
     );
+    store.delay_giving_back(Duration::from_millis(500));
     gate.add_permits(10);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(hub.receivers("0"), 1, "closed before it was given back");
     let report = stopping.await.unwrap().unwrap();
     assert!(report.cut_partitions.is_empty());
     assert_eq!(recorder.events("0"), [0], "no new event after the stop");
@@ -69,7 +72,12 @@ async fn a_handler_that_never_returns_is_cut_at_the_deadline_and_reported() {
         .spawn();
     delivered(&recorder, "0", &[0]).await;
     let begun = Instant::now();
-    let report = handle.shutdown().await.unwrap();
+    store.delay_giving_back(Duration::from_millis(300));
+    let stopping = tokio::spawn(handle.shutdown());
+    tokio::time::sleep(Duration::from_millis(7100)).await;
+    assert_eq!(hub.receivers("0"), 0, "given back while its handler ran");
+    assert!(owners(&store).await[&PartitionId::from("0")].is_some());
+    let report = stopping.await.unwrap().unwrap();
     assert_eq!(report.cut_partitions, [PartitionId::from("0")]);
     assert!(
         begun.elapsed() <= Duration::from_secs(8),

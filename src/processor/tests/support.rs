@@ -205,6 +205,8 @@ struct Faults {
     lost_answers: AtomicUsize,
     kind: Mutex<Option<StoreErrorKind>>,
     writes: AtomicUsize,
+    /// How long a write that gives a partition back takes.
+    give_back_delay: Mutex<Duration>,
     /// The partition whose checkpoint cannot be read.
     malformed: Mutex<Option<PartitionId>>,
 }
@@ -225,6 +227,11 @@ impl FlakyStore {
 
     pub(super) fn lose_answers(&self, times: usize) {
         self.faults.lost_answers.store(times, Ordering::Relaxed);
+    }
+
+    /// Has every giving back take this long.
+    pub(super) fn delay_giving_back(&self, delay: Duration) {
+        *self.faults.give_back_delay.lock().unwrap() = delay;
     }
 
     /// Makes the checkpoint of one partition unreadable; `None` heals.
@@ -275,6 +282,10 @@ impl CheckpointStore for FlakyStore {
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
         self.check()?;
+        if owner_id.is_none() {
+            let delay = *self.faults.give_back_delay.lock().unwrap();
+            tokio::time::sleep(delay).await;
+        }
         self.inner
             .claim_ownership(scope, partition_id, owner_id, condition)
             .await

@@ -112,6 +112,10 @@ async fn after_any_failure_of_the_link_receiving_goes_on_after_the_last_delivere
         .filter(|s| *s == Seen::Initialized("0".into()))
         .count();
     assert_eq!(initialized, 1, "a link failure is not a new term");
+    let resumed: Vec<_> = (0..6)
+        .map(|last| EventPosition::offset((last * 100).to_string()))
+        .collect();
+    assert_eq!(hub.opened_at("0")[1..], resumed);
     handle.shutdown().await.unwrap();
 }
 

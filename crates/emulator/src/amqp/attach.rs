@@ -13,9 +13,10 @@ use super::errors::{
 };
 use super::limits::{PUBLISHER_CREDIT, REQUEST_CREDIT};
 use super::link::{Incoming, LinkKind, Node, PublishTarget, Replies};
+use super::sas::now_s;
 use super::selector;
 use super::signal::{LinkHandle, LinkKey, receiver_name};
-use crate::broker::{Claim, Hub, Refusal, SubscribeError, lock, now_ms};
+use crate::broker::{Claim, Hub, Refusal, SubscribeError, lock};
 
 /// Capability of a receiver that wants to know how far the partition is with each event.
 pub(crate) const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
@@ -198,7 +199,7 @@ fn reachable(
     if let Some(error) = lock(&core.service.faults).on_attach(hub_name, partition) {
         return Err(error);
     }
-    if core.service.keys.is_checking() && !core.grants.covers(resource, now_ms() / 1000) {
+    if core.service.keys.is_checking() && !core.grants.covers(resource, now_s()) {
         return Err(unauthorized(claim, resource));
     }
     core.service

@@ -3,9 +3,9 @@
 use super::codec::Value;
 use super::errors::{condition, tracking};
 use super::request::{Reply, Request};
-use super::sas::Grants;
+use super::sas::{Grants, now_s};
 use super::service::Service;
-use crate::broker::{lock, now_ms};
+use crate::broker::lock;
 
 /// PROTOCOL: 202 and no other success code; Rust refuses 200.
 const ACCEPTED: i32 = 202;
@@ -26,7 +26,7 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) 
         );
     };
     if service.keys.is_checking() {
-        let now_s = now_ms() / 1000;
+        let now_s = now_s();
         match service.keys.check(token, audience, now_s) {
             Ok(expiry_s) => grants.add(audience, expiry_s, now_s),
             Err(error) => {

@@ -8,7 +8,7 @@ use super::codec::encode::{put_descriptor, put_value};
 use super::delivery::{Credit, Delivery, Route, Windows};
 use super::limits::OUTPUT_HIGH_WATER;
 use super::output::Output;
-use crate::broker::{LogState, StoredEvent, Subscription, now_ms};
+use crate::broker::{LogState, StoredEvent, Subscription};
 
 /// One look into the log: enough for a full socket buffer, little enough that other links of the
 /// connection get their turn.
@@ -62,7 +62,7 @@ impl Consumer {
             return Pumped::Idle;
         }
         let metrics = if self.with_metrics {
-            metrics(&batch.state)
+            metrics(&batch.state, self.subscription.hub().clock().now_ms())
         } else {
             Bytes::new()
         };
@@ -100,7 +100,7 @@ fn parts(event: &StoredEvent, metrics: &Bytes) -> [Bytes; 3] {
 }
 
 /// INTEROP: Java wants all four with exactly these types.
-fn metrics(state: &LogState) -> Bytes {
+fn metrics(state: &LogState, now_ms: i64) -> Bytes {
     let symbol = |name: &str| Value::Symbol(name.to_owned());
     let offset = state
         .last_offset
@@ -117,7 +117,7 @@ fn metrics(state: &LogState) -> Bytes {
         ),
         (
             symbol("runtime_info_retrieval_time_utc"),
-            Value::Timestamp(now_ms()),
+            Value::Timestamp(now_ms),
         ),
     ]);
     let mut buf = BytesMut::new();

@@ -58,10 +58,14 @@ where
         if !has_output {
             last_progress = Instant::now();
         }
-        let deadline = match has_output {
-            true => connection.deadline().min(last_progress + WRITE_STALL),
-            false => connection.deadline(),
-        };
+        let stalled_at = connection
+            .write_stall()
+            .filter(|_| has_output)
+            .map(|limit| last_progress + limit);
+        let deadline = [connection.deadline(), stalled_at]
+            .into_iter()
+            .flatten()
+            .min();
         // CANCEL: reads and writes that lose the race have moved no byte.
         tokio::select! {
             read = read_some(&mut reader, &mut input), if wants_input => match read {
@@ -86,9 +90,9 @@ where
                     connection.on_signal(signal, now);
                 }
             },
-            () = sleep_until(deadline), if !is_frozen => {
+            () = sleep_until(deadline.unwrap_or(last_progress)), if deadline.is_some() && !is_frozen => {
                 let now = Instant::now();
-                if has_output && last_progress + WRITE_STALL <= now {
+                if stalled_at.is_some_and(|at| at <= now) {
                     break Exit::Stalled;
                 }
                 connection.on_timer(now);

@@ -3,9 +3,9 @@
 use super::codec::Value;
 use super::errors::{condition, not_found_text, partition_out_of_range, unauthorized};
 use super::request::{Reply, Request};
-use super::sas::Grants;
+use super::sas::{Grants, now_s};
 use super::service::Service;
-use crate::broker::{Hub, Partition, now_ms};
+use crate::broker::{Hub, Partition};
 
 const OK: i32 = 200;
 
@@ -54,7 +54,7 @@ fn is_authorized(request: &Request, service: &Service, grants: &Grants, hub: &st
     if !service.keys.is_checking() {
         return true;
     }
-    let now_s = now_ms() / 1000;
+    let now_s = now_s();
     let token = request.property("security_token").unwrap_or_default();
     service.keys.check(token, hub, now_s).is_ok()
         || grants.covers(&format!("{hub}/$management"), now_s)
@@ -105,7 +105,7 @@ fn describe_partition(hub: &Hub, partition: &Partition) -> Value {
         ),
         (
             "runtime_info_retrieval_time_utc",
-            Value::Timestamp(now_ms()),
+            Value::Timestamp(hub.clock().now_ms()),
         ),
         ("is_partition_empty", Value::Bool(state.is_empty)),
     ])

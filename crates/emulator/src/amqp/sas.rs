@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::address::resource_path;
 use super::limits::MAX_GRANTS;
+use crate::broker::Clock;
 
 /// Shared access keys by name. None means that every token is good.
 #[derive(Default)]
@@ -78,6 +79,11 @@ impl Keys {
         }
         Ok(expiry_s)
     }
+}
+
+/// The Unix second now. Tokens are made by clients, for which only wall time counts.
+pub(crate) fn now_s() -> i64 {
+    Clock::Wall.now_ms() / 1000
 }
 
 fn decoded(text: &str) -> String {

@@ -1,10 +1,12 @@
 //! The listener: one task per connection, all owned by the accept loop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,21 +22,35 @@ use super::signal::Signal;
 /// Pause after an accept error, which usually means that file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What an in-process connection buffers in each direction, about a socket's worth.
+const IN_PROCESS_BUFFER: usize = 256 * 1024;
+
 /// The running AMQP side. Dropping it aborts all connections.
 #[derive(Debug)]
 pub(crate) struct AmqpServer {
     shutdown: CancellationToken,
+    connect: UnboundedSender<DuplexStream>,
     task: AbortOnDropHandle<()>,
 }
 
 impl AmqpServer {
     pub(crate) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(accept_loop(listener, service, shutdown.clone()));
+        let (connect, in_process) = unbounded_channel();
+        let task = tokio::spawn(accept_loop(listener, in_process, service, shutdown.clone()));
         Self {
             shutdown,
+            connect,
             task: AbortOnDropHandle::new(task),
         }
+    }
+
+    /// Opens a connection that is no socket.
+    pub(crate) fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BUFFER);
+        // An error means that the server has ended; the peer then reads the end of the stream.
+        let _ = self.connect.send(theirs);
+        ours
     }
 
     /// Closes all connections as the service does when it goes down, and waits for them.
@@ -45,7 +61,12 @@ impl AmqpServer {
     }
 }
 
-async fn accept_loop(listener: TcpListener, service: Arc<Service>, shutdown: CancellationToken) {
+async fn accept_loop(
+    listener: TcpListener,
+    mut in_process: UnboundedReceiver<DuplexStream>,
+    service: Arc<Service>,
+    shutdown: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -55,13 +76,17 @@ async fn accept_loop(listener: TcpListener, service: Arc<Service>, shutdown: Can
                     tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections");
                 }
                 Ok((stream, peer)) => {
-                    connections.spawn(serve(stream, peer, Arc::clone(&service)));
+                    connections.spawn(serve_tcp(stream, peer, Arc::clone(&service)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
+            Some(stream) = in_process.recv() => {
+                let service = Arc::clone(&service);
+                connections.spawn(async move { drop(serve(stream, service).await) });
+            }
             Some(_) = connections.join_next() => {}
         }
     }
@@ -81,29 +106,34 @@ async fn accept_loop(listener: TcpListener, service: Arc<Service>, shutdown: Can
     }
 }
 
-async fn serve(stream: TcpStream, peer: std::net::SocketAddr, service: Arc<Service>) {
+async fn serve_tcp(stream: TcpStream, peer: SocketAddr, service: Arc<Service>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
+    tracing::debug!(%peer, "accepted");
+    let (stream, exit) = serve(stream, service).await;
+    // A reset instead of an orderly end.
+    if matches!(exit, Exit::Cut | Exit::Stalled)
+        && let Err(error) = stream.set_zero_linger()
+    {
+        tracing::debug!(%peer, %error, "no reset");
+    }
+}
+
+async fn serve<IO>(io: IO, service: Arc<Service>) -> (IO, Exit)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let (sender, receiver) = unbounded_channel();
     let entry = Entry {
         id: service.enter(sender.clone()),
         service: Arc::clone(&service),
     };
-    tracing::debug!(connection = entry.id, %peer, "accepted");
     let connection = Connection::new(entry.id, Arc::clone(&service), sender, Instant::now());
     let frozen = service.frozen.subscribe();
-    let (stream, exit) = driver::run(stream, connection, receiver, frozen).await;
-    match exit {
-        Exit::Cut | Exit::Stalled => {
-            // A reset instead of an orderly end.
-            if let Err(error) = stream.set_zero_linger() {
-                tracing::debug!(%error, "no reset");
-            }
-        }
-        Exit::Closed | Exit::Eof | Exit::Io(_) => {}
-    }
+    let (io, exit) = driver::run(io, connection, receiver, frozen).await;
     tracing::debug!(connection = entry.id, "ended: {exit}");
+    (io, exit)
 }
 
 /// A connection's place in the register, freed also if its task is aborted.

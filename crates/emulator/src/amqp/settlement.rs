@@ -16,35 +16,18 @@ pub(crate) struct Settlements(VecDeque<Settlement>);
 struct Settlement {
     due: Instant,
     channel: u16,
-    first: u32,
-    last: u32,
+    delivery_id: u32,
     outcome: Outcome,
 }
 
 impl Settlements {
-    /// Notes an outcome. Neighbours with the same one become a range, so that a fast publisher gets
-    /// one disposition for many messages.
     pub(crate) fn push(&mut self, now: Instant, channel: u16, delivery_id: u32, outcome: Outcome) {
-        if let Some(newest) = self.0.back_mut()
-            && newest.channel == channel
-            && newest.last.wrapping_add(1) == delivery_id
-            && newest.outcome == outcome
-            // Who joins the range is settled with it, so only as long as the delay is still kept.
-            && now + DISPOSITION_DELAY <= newest.due
-        {
-            newest.last = delivery_id;
-            return;
-        }
-        // Twice the delay: the first half is open for others to join.
-        let due = now + DISPOSITION_DELAY * 2;
-        let settlement = Settlement {
-            due,
+        self.0.push_back(Settlement {
+            due: now + DISPOSITION_DELAY,
             channel,
-            first: delivery_id,
-            last: delivery_id,
+            delivery_id,
             outcome,
-        };
-        self.0.push_back(settlement);
+        });
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
@@ -53,23 +36,39 @@ impl Settlements {
 
     /// Writes what is due.
     pub(crate) fn flush(&mut self, now: Instant, output: &mut Output) {
-        while self.next_due().is_some_and(|due| due <= now) {
-            self.write_first(output);
-        }
+        self.flush_while(output, |settlement| settlement.due <= now);
     }
 
     /// Writes all, because a link or session is about to end.
     pub(crate) fn flush_all(&mut self, output: &mut Output) {
-        while !self.0.is_empty() {
-            self.write_first(output);
+        self.flush_while(output, |_| true);
+    }
+
+    /// Neighbours with the same outcome become a range: a fast publisher gets one disposition for
+    /// many messages.
+    fn flush_while(&mut self, output: &mut Output, is_due: impl Fn(&Settlement) -> bool) {
+        while let Some(first) = self.take_first(&is_due) {
+            let mut last = first.delivery_id;
+            let joins = |s: &Settlement, last: u32| {
+                is_due(s)
+                    && s.channel == first.channel
+                    && s.delivery_id == last.wrapping_add(1)
+                    && s.outcome == first.outcome
+            };
+            while self.take_first(|s| joins(s, last)).is_some() {
+                last = last.wrapping_add(1);
+            }
+            output.write(|buf| {
+                let (channel, id) = (first.channel, first.delivery_id);
+                outgoing::disposition(buf, channel, id, last, &first.outcome);
+            });
         }
     }
 
-    fn write_first(&mut self, output: &mut Output) {
-        if let Some(s) = self.0.pop_front() {
-            output.write(|buf| {
-                outgoing::disposition(buf, s.channel, s.first, s.last, &s.outcome);
-            });
+    fn take_first(&mut self, is_wanted: impl Fn(&Settlement) -> bool) -> Option<Settlement> {
+        if !self.0.front().is_some_and(is_wanted) {
+            return None;
         }
+        self.0.pop_front()
     }
 }

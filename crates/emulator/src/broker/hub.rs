@@ -9,7 +9,7 @@ use super::hash::partition_for;
 use super::log::Retention;
 use super::message::Message;
 use super::partition::Partition;
-use super::{Listener, lock, now_ms};
+use super::{Clock, Listener, lock};
 
 /// A consumer group (lower case) and a partition.
 type Place = (String, usize);
@@ -19,6 +19,7 @@ type Receivers = EpochTable<Arc<dyn Listener>>;
 pub(crate) struct Hub {
     name: String,
     created_ms: i64,
+    clock: Clock,
     partitions: Vec<Arc<Partition>>,
     /// Receivers by consumer group (lower case) and partition. A group is here while it has any:
     /// consumer groups appear on first use.
@@ -28,12 +29,13 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(name: &str, partitions: u32, retention: Retention) -> Self {
+    pub(crate) fn new(name: &str, partitions: u32, retention: Retention, clock: Clock) -> Self {
         Self {
             name: name.to_owned(),
-            created_ms: now_ms(),
+            created_ms: clock.now_ms(),
+            clock,
             partitions: (0..partitions)
-                .map(|n| Arc::new(Partition::new(n.to_string(), retention)))
+                .map(|n| Arc::new(Partition::new(n.to_string(), retention, clock)))
                 .collect(),
             receivers: Mutex::new(HashMap::new()),
             next_subscription: AtomicU64::new(1),
@@ -47,6 +49,10 @@ impl Hub {
 
     pub(crate) fn created_ms(&self) -> i64 {
         self.created_ms
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     pub(crate) fn partitions(&self) -> &[Arc<Partition>] {

@@ -1,5 +1,6 @@
 //! Event hubs and their events, without any notion of a connection.
 
+mod clock;
 mod epoch;
 mod hash;
 mod hub;
@@ -13,8 +14,8 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use clock::Clock;
 pub(crate) use epoch::{Claim, Refusal};
 pub(crate) use hub::{Hub, SubscribeError, Subscription};
 pub(crate) use log::{LogState, Retention, StoredEvent};
@@ -38,13 +39,15 @@ pub(crate) struct Broker {
     /// By lower-case name. PROTOCOL: entity names are case-insensitive.
     hubs: Mutex<HashMap<String, Arc<Hub>>>,
     retention: Retention,
+    clock: Clock,
 }
 
 impl Broker {
-    pub(crate) fn new(retention: Retention) -> Self {
+    pub(crate) fn new(retention: Retention, clock: Clock) -> Self {
         Self {
             hubs: Mutex::new(HashMap::new()),
             retention,
+            clock,
         }
     }
 
@@ -55,8 +58,15 @@ impl Broker {
         if hubs.len() >= MAX_HUBS || hubs.contains_key(&key) {
             return false;
         }
-        hubs.insert(key, Arc::new(Hub::new(name, partitions, self.retention)));
+        hubs.insert(
+            key,
+            Arc::new(Hub::new(name, partitions, self.retention, self.clock)),
+        );
         true
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     pub(crate) fn hub(&self, name: &str) -> Option<Arc<Hub>> {
@@ -67,10 +77,4 @@ impl Broker {
 /// Locks, also after a panic elsewhere: every change made under these locks is complete in itself.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use super::log::{Appended, Log, LogState, Retention, StoredEvent};
 use super::message::Message;
 use super::position::{Position, PositionError};
-use super::{Listener, lock, now_ms};
+use super::{Clock, Listener, lock};
 
 #[derive(Debug)]
 pub(crate) struct Partition {
     id: String,
+    clock: Clock,
     inner: Mutex<Inner>,
 }
 
@@ -31,13 +32,14 @@ pub(crate) struct Batch {
 }
 
 impl Partition {
-    pub(crate) fn new(id: String, retention: Retention) -> Self {
+    pub(crate) fn new(id: String, retention: Retention, clock: Clock) -> Self {
         let inner = Inner {
             log: Log::new(retention),
             waiting: HashMap::new(),
         };
         Self {
             id,
+            clock,
             inner: Mutex::new(inner),
         }
     }
@@ -53,7 +55,7 @@ impl Partition {
     pub(crate) fn append(&self, messages: &[Message]) -> Option<Appended> {
         let (appended, waiting) = {
             let mut inner = lock(&self.inner);
-            let appended = inner.log.append(messages, now_ms());
+            let appended = inner.log.append(messages, self.clock.now_ms());
             (appended, std::mem::take(&mut inner.waiting))
         };
         for listener in waiting.into_values() {

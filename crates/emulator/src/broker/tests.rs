@@ -258,7 +258,7 @@ proptest! {
 
 #[test]
 fn hubs_are_found_in_any_case_and_ids_are_text() {
-    let broker = Broker::new(KEEP_ALL);
+    let broker = Broker::new(KEEP_ALL, super::Clock::Wall);
     assert!(broker.create_hub("Telemetry", 3));
     assert!(!broker.create_hub("telemetry", 3));
     let hub = broker.hub("TELEMETRY").unwrap();

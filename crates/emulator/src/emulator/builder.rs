@@ -1,6 +1,5 @@
 //! How an emulator is set up.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,8 +8,8 @@ use tokio::net::TcpListener;
 
 use super::{Emulator, EmulatorError, StartError};
 use crate::amqp::{AmqpServer, Keys, Service};
-use crate::blob::{BlobOptions, BlobServer};
-use crate::broker::{Broker, Retention};
+use crate::blob::{BlobOptions, BlobServer, WallClock};
+use crate::broker::{Broker, Clock, Retention};
 
 /// The event hub an emulator has if none is named.
 const DEFAULT_HUB: (&str, u32) = ("eventhub", 4);
@@ -29,8 +28,9 @@ pub struct EmulatorBuilder {
     blob_port: u16,
     hubs: Vec<(String, u32)>,
     containers: Vec<String>,
-    sas_keys: HashMap<String, String>,
+    sas_keys: Vec<(String, String)>,
     retention: Retention,
+    is_time_driven: bool,
 }
 
 /// Keys are not shown.
@@ -56,11 +56,12 @@ impl Default for EmulatorBuilder {
             blob_port: 0,
             hubs: Vec::new(),
             containers: Vec::new(),
-            sas_keys: HashMap::new(),
+            sas_keys: Vec::new(),
             retention: Retention {
                 events: DEFAULT_RETAINED_EVENTS,
                 bytes: DEFAULT_RETAINED_BYTES,
             },
+            is_time_driven: false,
         }
     }
 }
@@ -105,9 +106,10 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Adds a shared access key with all rights. Without any, every token is accepted.
+    /// Adds a shared access key with all rights; the first one is in the connection string.
+    /// Without any, every token is accepted.
     pub fn with_sas_key(mut self, name: impl Into<String>, key: impl Into<String>) -> Self {
-        self.sas_keys.insert(name.into(), key.into());
+        self.sas_keys.push((name.into(), key.into()));
         self
     }
 
@@ -117,6 +119,16 @@ impl EmulatorBuilder {
     /// event stays in any case. The default is one million events and 128 MiB.
     pub fn with_retention(mut self, events: usize, bytes: usize) -> Self {
         self.retention = Retention { events, bytes };
+        self
+    }
+
+    /// Takes time from the runtime's clock, for tests that pause and drive it.
+    ///
+    /// Enqueued times and blob dates then follow the driven clock, and deadlines of the emulator
+    /// that time would jump to are off. Connect by [`Emulator::connect`] rather than by TCP: while
+    /// a socket is slow, a paused clock jumps to the next timer, whosever it is.
+    pub fn with_driven_time(mut self, is_driven: bool) -> Self {
+        self.is_time_driven = is_driven;
         self
     }
 
@@ -130,13 +142,15 @@ impl EmulatorBuilder {
     ///
     /// Dropping the future stops what was started.
     pub async fn start(self) -> Result<Emulator, StartError> {
-        let broker = Broker::new(self.retention);
-        let sas_key = self
-            .sas_keys
-            .iter()
-            .next()
-            .map(|(name, key)| (name.clone(), key.clone()));
-        let service = Arc::new(Service::new(broker, Keys::new(self.sas_keys.clone())));
+        let clock = if self.is_time_driven {
+            Clock::driven()
+        } else {
+            Clock::Wall
+        };
+        let broker = Broker::new(self.retention, clock);
+        let sas_key = self.sas_keys.first().cloned();
+        let keys = Keys::new(self.sas_keys.iter().cloned().collect());
+        let service = Arc::new(Service::new(broker, keys));
         let amqp_listener = self.listen(self.amqp_port).await?;
         let blob_listener = self.listen(self.blob_port).await?;
         let amqp_addr = local_addr(&amqp_listener, self.host)?;
@@ -146,7 +160,7 @@ impl EmulatorBuilder {
             blob_addr,
             sas_key,
             amqp: AmqpServer::start(amqp_listener, Arc::clone(&service)),
-            blob: BlobServer::start(blob_listener, BlobOptions::default()),
+            blob: BlobServer::start(blob_listener, blob_options(clock)),
             service,
         };
         let default_hub = (DEFAULT_HUB.0.to_owned(), DEFAULT_HUB.1);
@@ -175,6 +189,20 @@ impl EmulatorBuilder {
                 io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
                 _ => StartError::Bind { address, source },
             })
+    }
+}
+
+fn blob_options(clock: Clock) -> BlobOptions {
+    let usual = BlobOptions::default();
+    if !clock.is_driven() {
+        return usual;
+    }
+    BlobOptions {
+        clock: WallClock::new(move || clock.now()),
+        check_dates: false,
+        header_timeout: None,
+        body_timeout: None,
+        ..usual
     }
 }
 

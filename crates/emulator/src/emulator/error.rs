@@ -41,6 +41,14 @@ pub enum StartError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EmulatorError {
+    /// The blob service would not take the blob.
+    #[error("blob '{name}' is refused: {code}")]
+    Blob {
+        /// The name given.
+        name: String,
+        /// The error code of the blob service.
+        code: String,
+    },
     /// The blob service would not create the container.
     #[error("container '{name}' is refused: {code}")]
     Container {

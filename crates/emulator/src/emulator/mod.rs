@@ -1,18 +1,22 @@
 //! The emulator as a test or a program holds it.
 
+mod blob_faults;
 mod builder;
 mod error;
 mod event;
 mod faults;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use blob_faults::BlobFaults;
 pub use builder::EmulatorBuilder;
 pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
+pub use stream::InProcessStream;
 
 use crate::amqp::{AmqpServer, Service};
 use crate::blob::{BlobServer, WELL_KNOWN_ACCOUNT, WELL_KNOWN_KEY};
@@ -140,6 +144,31 @@ impl Emulator {
             })
     }
 
+    /// Puts an empty blob with metadata, as another program may have written it.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::Blob`] if the blob service would refuse it.
+    pub fn put_blob(
+        &self,
+        container: &str,
+        name: &str,
+        metadata: &[(&str, &str)],
+    ) -> Result<(), EmulatorError> {
+        self.blob
+            .put_blob(container, name, metadata)
+            .map_err(|code| EmulatorError::Blob {
+                name: name.to_owned(),
+                code: code.to_owned(),
+            })
+    }
+
+    /// The metadata of a blob, if there is one.
+    #[must_use]
+    pub fn blob_metadata(&self, container: &str, name: &str) -> Option<Vec<(String, String)>> {
+        self.blob.blob_metadata(container, name)
+    }
+
     /// Creates an event hub.
     ///
     /// # Errors
@@ -224,6 +253,15 @@ impl Emulator {
         })
     }
 
+    /// Opens an AMQP connection to this emulator that needs no socket.
+    ///
+    /// It behaves as a TCP connection to [`amqp_addr`](Self::amqp_addr) does, and is silent and
+    /// closed if the emulator has ended.
+    #[must_use]
+    pub fn connect(&self) -> InProcessStream {
+        InProcessStream::new(self.amqp.connect())
+    }
+
     /// How many receivers are attached to a partition, in all consumer groups together.
     ///
     /// # Errors
@@ -243,6 +281,12 @@ impl Emulator {
     #[must_use]
     pub fn faults(&self) -> Faults {
         Faults::new(Arc::clone(&self.service))
+    }
+
+    /// Disturbs the blob side on purpose.
+    #[must_use]
+    pub fn blob_faults(&self) -> BlobFaults {
+        BlobFaults::new(self.blob.faults().clone())
     }
 
     /// Stops both servers: connections are closed with `amqp:connection:forced`, as when the

@@ -21,12 +21,11 @@ use super::errors::{AmqpError, condition, unauthorized};
 use super::limits;
 use super::link::{Link, LinkKind};
 use super::output::Output;
-use super::sas::Grants;
+use super::sas::{Grants, now_s};
 use super::service::Service;
 use super::session::Session;
 use super::settlement::Settlements;
 use super::signal::{LinkKey, Signal};
-use crate::broker::now_ms;
 
 /// How often tokens are looked at, if they are checked at all.
 const GRANT_CHECK: Duration = Duration::from_secs(1);
@@ -99,7 +98,8 @@ impl Connection {
         signals: UnboundedSender<Signal>,
         now: Instant,
     ) -> Self {
-        let next_grant_check = service.keys.is_checking().then_some(now + GRANT_CHECK);
+        let next_grant_check = (service.keys.is_checking() && !service.broker.clock().is_driven())
+            .then_some(now + GRANT_CHECK);
         Self {
             core: Core {
                 id,
@@ -144,14 +144,27 @@ impl Connection {
     }
 
     /// When `on_timer` wants to be called.
-    pub(crate) fn deadline(&self) -> Instant {
+    ///
+    /// Where a test drives the clock, time jumps to the next timer while a socket is slow; there
+    /// only what ends soon in any case has a timer.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let is_driven = self.core.service.broker.clock().is_driven();
         let base = match self.phase {
-            Phase::Closing { until } => return until,
-            Phase::Open | Phase::Closed => self.last_written + self.heartbeat_every,
-            _ => self.open_deadline,
+            Phase::Closing { until } => return Some(until),
+            // Only the last bytes are still to go, and the driver has a limit for that.
+            Phase::Closed => return None,
+            _ if is_driven => None,
+            Phase::Open => Some(self.last_written + self.heartbeat_every),
+            _ => Some(self.open_deadline),
         };
         let others = [self.core.settlements.next_due(), self.next_grant_check];
-        others.into_iter().flatten().fold(base, Instant::min)
+        others.into_iter().chain([base]).flatten().min()
+    }
+
+    /// How long the peer may take no byte while some wait for it.
+    pub(crate) fn write_stall(&self) -> Option<Duration> {
+        let is_driven = self.core.service.broker.clock().is_driven();
+        (!is_driven).then_some(limits::WRITE_STALL)
     }
 
     pub(crate) fn on_timer(&mut self, now: Instant) {
@@ -258,7 +271,7 @@ impl Connection {
         self.next_grant_check = Some(now + GRANT_CHECK);
         let error = unauthorized("Listen", "$cbs");
         for session in self.sessions.values_mut() {
-            session.detach_unauthorized(&mut self.core, now_ms() / 1000, &error);
+            session.detach_unauthorized(&mut self.core, now_s(), &error);
         }
     }
 

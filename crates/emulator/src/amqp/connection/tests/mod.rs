@@ -1,5 +1,7 @@
 //! A connection fed with bytes, at times of our choosing.
 
+mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +30,19 @@ type Got = (u16, u64, Vec<Value>);
 
 impl Peer {
     fn new() -> Self {
-        let broker = Broker::new(Retention {
-            events: 1000,
-            bytes: 1 << 20,
-        });
+        Self::with_keys(Keys::default())
+    }
+
+    fn with_keys(keys: Keys) -> Self {
+        let broker = Broker::new(
+            Retention {
+                events: 1000,
+                bytes: 1 << 20,
+            },
+            crate::broker::Clock::Wall,
+        );
         broker.create_hub("hub", 2);
-        let service = Arc::new(Service::new(broker, Keys::default()));
+        let service = Arc::new(Service::new(broker, keys));
         let (sender, signals) = unbounded_channel();
         let now = Instant::now();
         let connection = Connection::new(1, Arc::clone(&service), sender, now);
@@ -47,7 +56,11 @@ impl Peer {
 
     /// Past header and open, with a session on channel 0.
     fn opened() -> Self {
-        let mut peer = Self::new();
+        Self::new().open()
+    }
+
+    fn open(mut self) -> Self {
+        let peer = &mut self;
         peer.bytes(b"AMQP\x00\x01\x00\x00");
         peer.frame(0, descriptor::OPEN, |f| {
             f.string("peer").null().uint(512).nulls(1).uint(4000);
@@ -55,7 +68,7 @@ impl Peer {
         peer.begin(0);
         let got = peer.output_after_headers(1);
         assert_eq!(codes(&got), [descriptor::OPEN, descriptor::BEGIN]);
-        peer
+        self
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -192,7 +205,7 @@ fn a_silent_peer_is_dropped_after_the_deadline() {
     assert!(!peer.connection.is_finished());
     assert_eq!(
         peer.connection.deadline(),
-        peer.now + Duration::from_millis(1)
+        Some(peer.now + Duration::from_millis(1))
     );
     peer.later(Duration::from_millis(1));
     assert!(peer.connection.is_finished());
@@ -451,4 +464,34 @@ fn replies_wait_for_credit_up_to_a_number() {
     let got = peer.output();
     assert!(codes(&got).contains(&descriptor::DETACH));
     assert!(format!("{got:?}").contains("resource-limit-exceeded"));
+}
+
+#[test]
+fn links_need_a_grant_and_end_with_it() {
+    let keys = Keys::new([("name".to_owned(), "key".to_owned())].into());
+    let mut peer = Peer::with_keys(keys).open();
+    let address = "hub/ConsumerGroups/$Default/Partitions/0";
+    peer.attach(0, true, address);
+    let got = peer.output();
+    assert_eq!(codes(&got), [descriptor::ATTACH, descriptor::DETACH]);
+    assert!(format!("{:?}", got[1]).contains("amqp:unauthorized-access"));
+
+    let now_s = crate::amqp::sas::now_s();
+    let grants = &mut peer.connection.core.grants;
+    grants.add("sb://host/HUB/consumergroups/$default", now_s + 1000, now_s);
+    peer.attach(1, true, address);
+    assert_eq!(codes(&peer.output()), [descriptor::ATTACH]);
+    peer.later(Duration::from_secs(1));
+    assert!(!codes(&peer.output()).contains(&descriptor::DETACH));
+    peer.connection
+        .core
+        .grants
+        .add("hub/consumergroups/$default", now_s, now_s);
+    peer.later(Duration::from_secs(1));
+    let got = peer.output();
+    assert!(codes(&got).contains(&descriptor::DETACH));
+    assert_eq!(
+        peer.service.broker.hub("hub").unwrap().receiver_count("0"),
+        0
+    );
 }

@@ -1,0 +1,14 @@
+//! The Event Hubs side, seen by a client that shares no code with it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod lifecycle;
+mod nodes;
+mod receiving;
+mod sending;
+mod support;

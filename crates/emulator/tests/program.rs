@@ -1,0 +1,71 @@
+//! The program: what it prints, and how it stops.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+fn start(arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_eventhubs-emulator"))
+        .args(["--port", "0", "--blob-port", "0"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn port(ready: &serde_json::Value, name: &str) -> u16 {
+    ready[name].as_u64().unwrap().try_into().unwrap()
+}
+
+#[test]
+fn one_line_of_json_tells_how_to_connect_and_a_signal_ends_it() {
+    let mut child = start(&["--ready-json", "--hub", "telemetry:2"]);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let amqp = port(&ready, "amqp_port");
+    TcpStream::connect(("127.0.0.1", amqp)).unwrap();
+    TcpStream::connect(("127.0.0.1", port(&ready, "blob_port"))).unwrap();
+    let event_hubs = ready["eventhubs_connection_string"].as_str().unwrap();
+    assert!(event_hubs.starts_with(&format!("Endpoint=sb://localhost:{amqp};")));
+    assert!(event_hubs.contains("UseDevelopmentEmulator=true"));
+
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(child.wait().unwrap().success());
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+}
+
+#[test]
+fn an_address_for_all_needs_permission() {
+    let mut child = start(&["--host", "0.0.0.0"]);
+    assert!(!child.wait().unwrap().success());
+    let mut stderr = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert!(stderr.contains("reached from other machines"), "{stderr}");
+}
+
+#[test]
+fn a_hub_that_cannot_be_is_told() {
+    for hub in ["name", "name:x", "name:0", "a/b:1"] {
+        let mut child = start(&["--hub", hub]);
+        assert!(!child.wait().unwrap().success(), "{hub}");
+    }
+}

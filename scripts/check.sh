@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Everything that a change has to pass, in one command:
+#
+#   scripts/check.sh          all of it
+#   scripts/check.sh --fast   without what takes long: interop, deny, publish, fresh lockfile
+#
+# Needs the Rust toolchain, node with npm, and python3 with venv. What else it uses (Azurite, the Python SDK,
+# cargo-deny) it installs into target/tools; the second run finds it there.
+
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+readonly AZURITE_VERSION=3.35.0
+readonly TOOLS="$PWD/target/tools"
+readonly LOGS="$PWD/target/check"
+readonly PYTHON="$TOOLS/venv/bin/python"
+readonly ACCOUNT=devstoreaccount1
+# The well-known key of every Azurite, from its documentation.
+readonly ACCOUNT_KEY='Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
+
+fast=false
+for argument in "$@"; do
+    case "$argument" in
+        --fast) fast=true ;;
+        *) echo "usage: scripts/check.sh [--fast]" >&2; exit 2 ;;
+    esac
+done
+
+failures=0
+summary=()
+azurite_pid=
+started=$SECONDS
+rm -rf "$LOGS"
+mkdir -p "$LOGS" "$TOOLS"
+
+# Runs a command under a heading, times it and notes how it ended. A failure does not keep the other steps from
+# being run.
+step() {
+    local name=$1 before=$SECONDS status=0 verdict=ok
+    shift
+    printf '\n=== %s\n' "$name"
+    "$@" || status=$?
+    if [ "$status" -ne 0 ]; then
+        verdict="FAILED ($status)"
+        failures=$((failures + 1))
+    fi
+    printf -- '--- %s: %s, %d s\n' "$name" "$verdict" "$((SECONDS - before))"
+    summary+=("$(printf '%-14s %4d s  %s' "$verdict" "$((SECONDS - before))" "$name")")
+}
+
+cleanup() {
+    # shellcheck disable=SC2046 # one id a word
+    kill $azurite_pid $(jobs -p) 2>/dev/null
+    wait 2>/dev/null
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- tools ----------------------------------------------------------------------------------------------------------
+
+install_azurite() {
+    local package="$TOOLS/node/node_modules/azurite/package.json"
+    grep -qs "\"version\": \"$AZURITE_VERSION\"" "$package" && return
+    command -v npm >/dev/null || { echo "npm is not installed" >&2; return 1; }
+    npm install --prefix "$TOOLS/node" --no-audit --no-fund --loglevel=error "azurite@$AZURITE_VERSION"
+}
+
+install_python_sdk() {
+    local wanted=tests/interop/python/requirements.txt installed="$TOOLS/venv/requirements.txt"
+    cmp -s "$wanted" "$installed" && return
+    rm -rf "$TOOLS/venv"
+    python3 -m venv "$TOOLS/venv" || { echo "python3 with the module venv is needed" >&2; return 1; }
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$wanted" && cp "$wanted" "$installed"
+}
+
+install_cargo_deny() {
+    PATH="$PATH:$TOOLS/cargo/bin"
+    cargo deny --version 2>/dev/null && return
+    # Its speed does not matter here, the time to build it does.
+    cargo install --locked --debug --quiet cargo-deny --root "$TOOLS/cargo"
+}
+
+install_tools() {
+    install_azurite || return
+    "$fast" || install_python_sdk
+}
+
+# Starts Azurite on a free port and tells the tests where it is.
+start_azurite() {
+    local log="$LOGS/azurite.log" url=
+    (cd "$LOGS" && exec node "$TOOLS/node/node_modules/azurite/dist/src/blob/main.js" \
+        --blobHost 127.0.0.1 --blobPort 0 --silent --inMemoryPersistence --disableTelemetry) >"$log" 2>&1 &
+    azurite_pid=$!
+    for _ in $(seq 300); do
+        url=$(sed -n 's/.*successfully listens on \(http:[^ ]*\).*/\1/p' "$log")
+        [ -n "$url" ] && break
+        kill -0 "$azurite_pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    if [ -z "$url" ]; then
+        echo "Azurite did not start:" >&2
+        cat "$log" >&2
+        return 1
+    fi
+    echo "Azurite listens on $url"
+    export AZURITE_BLOB_ENDPOINT="$url/$ACCOUNT"
+    export EHP_AZURITE_CONNECTION_STRING="DefaultEndpointsProtocol=http;AccountName=$ACCOUNT;AccountKey=$ACCOUNT_KEY;BlobEndpoint=$url/$ACCOUNT;"
+}
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+document() {
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --all-features --no-deps
+}
+
+# Shows the output and keeps it, for the result lines at the end.
+run_tests() {
+    cargo test --workspace --all-features --no-fail-fast "$@" 2>&1 | tee -a "$LOGS/tests.log"
+}
+
+interop() {
+    EHP_INTEROP=1 EHP_PYTHON="$PYTHON" run_tests --test interop
+}
+
+# Packs each crate, builds it from the package alone and stops short of the upload.
+publish() {
+    local dirty=()
+    [ -n "${CI:-}" ] || dirty=(--allow-dirty)
+    cargo publish --dry-run --workspace "${dirty[@]}"
+}
+
+# Builds against the newest versions of all dependencies that Cargo.toml allows, as a new user of the crate does. In a
+# copy, because the lockfile is not to change.
+fresh_lockfile() (
+    copy="$PWD/target/fresh-lockfile" target="$PWD/target"
+    rm -rf "$copy"
+    mkdir -p "$copy"
+    git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory="$copy" &&
+        cd "$copy" && cargo update --quiet &&
+        CARGO_TARGET_DIR="$target" cargo check --workspace --all-features
+)
+
+step "tools" install_tools
+step "cargo fmt" cargo fmt --all -- --check
+step "cargo clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
+step "cargo doc" document
+step "Azurite" start_azurite
+step "cargo test" run_tests
+step "cargo build" cargo build --workspace --all-features --bins --examples
+if [ -e examples/quickstart.rs ]; then
+    step "quickstart" timeout 120 cargo run --quiet --all-features --example quickstart
+fi
+if ! "$fast"; then
+    step "interop" interop
+    step "cargo-deny" install_cargo_deny
+    step "cargo deny" cargo deny check bans licenses sources
+    step "cargo publish" publish
+    step "fresh lockfile" fresh_lockfile
+fi
+
+printf '\n=== summary, %d min %02d s\n' "$(((SECONDS - started) / 60))" "$(((SECONDS - started) % 60))"
+printf '%s\n' "${summary[@]}"
+grep -E '^ *(Running|Doc-tests) |^test result:|^test .*FAILED|^error: ' "$LOGS/tests.log" 2>/dev/null
+if [ "$failures" -ne 0 ]; then
+    echo "$failures of ${#summary[@]} steps failed"
+    exit 1
+fi
+echo "all ${#summary[@]} steps passed"

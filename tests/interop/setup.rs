@@ -1,0 +1,237 @@
+//! What a test works with: the tools it was given, an emulator, a container, and deadlines.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use eventhubs_emulator::{Emulator, EmulatorBuilder};
+use eventhubs_processor::{BlobCheckpointStore, CheckpointStore as _, GroupScope};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::program::{Command, Program};
+
+pub(crate) const HUB: &str = "telemetry";
+pub(crate) const PARTITIONS: [&str; 4] = ["0", "1", "2", "3"];
+/// Long enough for a Python program to start on a busy machine.
+pub(crate) const START: Duration = Duration::from_secs(30);
+
+/// What the tests were given.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    python: PathBuf,
+    storage_connection_string: String,
+}
+
+impl Tools {
+    /// `None`, with a line that is seen, unless `EHP_INTEROP` is set.
+    pub(crate) fn from_env(test: &str) -> Option<Self> {
+        if env::var_os("EHP_INTEROP").is_none_or(|value| value.is_empty() || value == "0") {
+            report(&format!("SKIPPED: {test}: EHP_INTEROP is not set"));
+            return None;
+        }
+        let required = |name: &str| {
+            env::var(name).unwrap_or_else(|_| panic!("EHP_INTEROP is set and {name} is not"))
+        };
+        Some(Self {
+            python: required("EHP_PYTHON").into(),
+            storage_connection_string: required("EHP_AZURITE_CONNECTION_STRING"),
+        })
+    }
+
+    /// One of the programs beside this file.
+    pub(crate) fn python(&self, file: &str) -> Command {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/interop/python")
+            .join(file);
+        Command::new(file, &self.python).arg("-B").arg(path)
+    }
+
+    /// Runs a command of `store.py` and returns what it printed.
+    pub(crate) async fn store_py(&self, container: &str, arguments: &[&str]) -> Value {
+        let mut program = self
+            .python("store.py")
+            .args(arguments)
+            .env("STORAGE_CONNECTION_STRING", &self.storage_connection_string)
+            .env("CHECKPOINT_CONTAINER", container)
+            .spawn();
+        program.exited(START).await;
+        program.succeeded();
+        let lines = program.lines();
+        assert_eq!(lines.len(), 1, "{program:?}");
+        lines[0].value.clone()
+    }
+
+    /// A container of its own for each test.
+    pub(crate) async fn create_container(&self) -> String {
+        let container = format!("interop-{}", Uuid::new_v4().simple());
+        self.store_py(&container, &["create-container"]).await;
+        container
+    }
+
+    pub(crate) fn store(&self, container: &str) -> BlobCheckpointStore {
+        BlobCheckpointStore::from_connection_string(&self.storage_connection_string, container)
+            .unwrap()
+    }
+}
+
+/// A consumer group with its event hub and its records.
+#[derive(Debug)]
+pub(crate) struct Group {
+    tools: Tools,
+    pub(crate) event_hubs_connection_string: String,
+    pub(crate) container: String,
+    pub(crate) store: BlobCheckpointStore,
+    pub(crate) scope: GroupScope,
+}
+
+impl Group {
+    pub(crate) async fn new(tools: Tools, event_hubs_connection_string: &str) -> Self {
+        let container = tools.create_container().await;
+        Self {
+            event_hubs_connection_string: event_hubs_connection_string.to_owned(),
+            store: tools.store(&container),
+            scope: GroupScope::new(host(event_hubs_connection_string), HUB, "$Default"),
+            container,
+            tools,
+        }
+    }
+
+    /// `python/produce.py`
+    pub(crate) fn producer(&self, arguments: &[&str]) -> Command {
+        self.with_environment(self.tools.python("produce.py"))
+            .args(arguments)
+    }
+
+    /// `python/consume.py`
+    pub(crate) fn python_consumer(&self) -> Command {
+        self.with_environment(self.tools.python("consume.py"))
+    }
+
+    /// `examples/consume.rs`
+    pub(crate) fn consumer(&self) -> Command {
+        self.with_environment(Command::new("consume", &built("examples/consume")))
+    }
+
+    fn with_environment(&self, command: Command) -> Command {
+        command
+            .env(
+                "EVENTHUBS_CONNECTION_STRING",
+                &self.event_hubs_connection_string,
+            )
+            .env("EVENTHUB_NAME", HUB)
+            .env(
+                "STORAGE_CONNECTION_STRING",
+                &self.tools.storage_connection_string,
+            )
+            .env("CHECKPOINT_CONTAINER", &self.container)
+    }
+
+    /// How many partitions each owner has; what nobody has is under the empty name.
+    pub(crate) async fn owners(&self) -> BTreeMap<String, usize> {
+        let listing = self.store.list_ownership(&self.scope).await.unwrap();
+        let mut owners = BTreeMap::new();
+        for ownership in listing.ownerships {
+            let owner = ownership
+                .owner_id
+                .map_or_else(String::new, |id| id.as_str().to_owned());
+            *owners.entry(owner).or_default() += 1;
+        }
+        owners
+    }
+
+    /// Waits until the partitions are shared so: how many the named owner has, and how many others have.
+    pub(crate) async fn shared(&self, limit: Duration, owner: &str, own: usize, others: usize) {
+        let mut seen = BTreeMap::new();
+        let is_shared = async || {
+            seen = self.owners().await;
+            let named = seen.get(owner).copied().unwrap_or_default();
+            let free = seen.get("").copied().unwrap_or_default();
+            let total: usize = seen.values().sum();
+            (named == own && total - named - free == others && free == 0).then_some(())
+        };
+        if poll(limit, is_shared).await.is_none() {
+            panic!("not within {limit:?}: {own} for {owner}, {others} for others; it is {seen:?}");
+        }
+    }
+
+    /// Sequence numbers of the checkpoints, by partition.
+    pub(crate) async fn checkpoints(&self) -> BTreeMap<String, i64> {
+        let stored = self.store.list_checkpoints(&self.scope).await.unwrap();
+        let of = |stored: eventhubs_processor::checkpoint::StoredCheckpoint| {
+            let partition = stored.checkpoint.partition_id.as_str().to_owned();
+            (partition, stored.checkpoint.sequence_number.unwrap())
+        };
+        stored.into_iter().map(of).collect()
+    }
+}
+
+/// An emulator in this process, with one event hub of four partitions.
+pub(crate) async fn emulator(
+    settings: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder,
+) -> Emulator {
+    let builder = Emulator::builder().with_hub(HUB, 4);
+    settings(builder).start().await.unwrap()
+}
+
+/// The emulator as a program of its own, and its connection string.
+pub(crate) async fn emulator_program() -> (Program, String) {
+    let program = Command::new("eventhubs-emulator", &built("eventhubs-emulator"))
+        .args(&["--ready-json", "--port", "0", "--blob-port", "0"])
+        .args(&["--hub", &format!("{HUB}:4")])
+        .spawn();
+    let connection_string = program
+        .wait_for("its addresses", START, |lines| {
+            let ready = &lines.first()?.value;
+            Some(ready["eventhubs_connection_string"].as_str()?.to_owned())
+        })
+        .await;
+    (program, connection_string)
+}
+
+/// A program that cargo put beside this one.
+fn built(path: &str) -> PathBuf {
+    let deps = env::current_exe().unwrap();
+    let path = deps.ancestors().nth(2).unwrap().join(path);
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --workspace --all-features --bins --examples",
+        path.display()
+    );
+    path
+}
+
+/// Host and port of the namespace, as they stand in the names of its records.
+fn host(connection_string: &str) -> &str {
+    let (_, rest) = connection_string.split_once("Endpoint=sb://").unwrap();
+    rest.split([';', '/']).next().unwrap()
+}
+
+/// Asks until there is an answer; `None` if there is none in time.
+pub(crate) async fn poll<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(limit, asking).await.ok()
+}
+
+/// The test has to be over by then, whatever it waits for.
+pub(crate) async fn within(limit: Duration, test: impl Future<Output = ()>) {
+    if tokio::time::timeout(limit, test).await.is_err() {
+        panic!("the test was not over within {limit:?}");
+    }
+}
+
+/// A line for whoever reads the log; the test harness swallows `println!` and `eprintln!`.
+pub(crate) fn report(line: &str) {
+    let line = format!("    {line}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}

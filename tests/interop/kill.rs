@@ -17,7 +17,7 @@ fn settings(command: Command) -> Command {
     command
         .env("LOAD_BALANCING_INTERVAL_MS", "1000")
         .env("OWNERSHIP_EXPIRATION_MS", "3000")
-        .env("CHECKPOINT_EVERY", "10")
+        .env("CHECKPOINT_EVERY", "11")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,16 +79,14 @@ async fn run() -> Result<Verdict, BoxError> {
     let picture = tokio::spawn(board.clone().print_rows());
 
     board.announce("processor A starts");
-    let a = world.start("A", &board)?;
-    sleep(SECOND_STARTS).await;
+    let a = run_for(SECOND_STARTS, world.start("A", &board)?).await?;
     board.announce("processor B starts and takes its share");
-    let b = world.start("B", &board)?;
-    sleep(FIRST_CRASHES - SECOND_STARTS).await;
+    let b = run_for(FIRST_CRASHES - SECOND_STARTS, world.start("B", &board)?).await?;
     board
         .announce("processor A crashes: nothing is given back, its partitions wait for the expiry");
     drop(a);
     board.crashed("A");
-    sleep(PRODUCE_FOR - FIRST_CRASHES).await;
+    let b = run_for(PRODUCE_FOR - FIRST_CRASHES, b).await?;
     board.announce("the producer stops");
     stop_producing.cancel();
     producing.await??;
@@ -101,6 +99,19 @@ async fn run() -> Result<Verdict, BoxError> {
     b.shutdown().await?;
     picture.abort();
     Ok(board.verdict())
+}
+
+/// Lets a processor run for a while. It ends earlier only if it cannot work at all.
+async fn run_for(time: Duration, processor: ProcessorHandle) -> Result<ProcessorHandle, BoxError> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        if processor.is_finished() {
+            processor.join().await?;
+            return Err("the processor stopped by itself".into());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(processor)
 }
 
 /// Where the quickstart runs.

@@ -8,15 +8,16 @@ use crate::timeline::{Union, acknowledged, event};
 
 const EVENTS: usize = 20_000;
 const KILLS: usize = 10;
-/// Events that each life has to process before it is ended, some of every partition: ten lives then fall into the
-/// minute that the producer takes.
-const PROGRESS: usize = 1500;
+/// Events that a life has to process before it is ended, some of every partition: it has caught up then.
+const CAUGHT_UP: usize = 2500;
+/// Events after which every other life is ended, in the middle of what the one before has left.
+const CATCHING_UP: usize = 40;
 
 fn settings(command: Command) -> Command {
     command
         .env("LOAD_BALANCING_INTERVAL_MS", "1000")
         .env("OWNERSHIP_EXPIRATION_MS", "3000")
-        .env("CHECKPOINT_EVERY", "10")
+        .env("CHECKPOINT_EVERY", "11")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +44,11 @@ async fn kill_again_and_again(tools: Tools) {
             .named(&format!("life {life}"))
             .spawn();
         let born = Instant::now();
-        wait_for_events(&consumer, PROGRESS).await;
+        if life % 2 == 0 {
+            wait_for_events(&consumer, CATCHING_UP, &[]).await;
+        } else {
+            wait_for_events(&consumer, CAUGHT_UP, &PARTITIONS).await;
+        }
         consumer.kill().await;
         union.add(&consumer.lines());
         report(&format!(
@@ -100,7 +105,7 @@ async fn kill_again_and_again(tools: Tools) {
         one.succeeded();
     }
     let mut restarted = settings(group.consumer()).named("restarted").spawn();
-    wait_for_events(&restarted, PARTITIONS.len()).await;
+    wait_for_events(&restarted, PARTITIONS.len(), &PARTITIONS).await;
     restarted.terminate(Duration::from_secs(10)).await;
     for line in restarted.lines() {
         for partition in PARTITIONS {
@@ -115,12 +120,13 @@ async fn kill_again_and_again(tools: Tools) {
     emulator.terminate(Duration::from_secs(10)).await;
 }
 
-async fn wait_for_events(consumer: &Program, count: usize) {
-    let what = format!("{count} events, some of each partition");
+async fn wait_for_events(consumer: &Program, count: usize, partitions: &[&str]) {
+    let what = format!("{count} events, some of each of {partitions:?}");
     consumer
         .wait_for(&what, START, |lines| {
-            let is_read = |partition| lines.iter().any(|line| event(line, partition).is_some());
-            if !PARTITIONS.into_iter().all(is_read) {
+            let is_read =
+                |partition: &&str| lines.iter().any(|line| event(line, partition).is_some());
+            if !partitions.iter().all(is_read) {
                 return None;
             }
             let seen = lines

@@ -36,9 +36,11 @@ impl Tools {
         let required = |name: &str| {
             env::var(name).unwrap_or_else(|_| panic!("EHP_INTEROP is set and {name} is not"))
         };
+        let storage_connection_string = required("EHP_AZURITE_CONNECTION_STRING");
+        assert_reachable(&storage_connection_string);
         Some(Self {
             python: required("EHP_PYTHON").into(),
-            storage_connection_string: required("EHP_AZURITE_CONNECTION_STRING"),
+            storage_connection_string,
         })
     }
 
@@ -202,6 +204,17 @@ fn built(path: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// An SDK that finds nobody there would try again for a minute before it says so.
+fn assert_reachable(storage_connection_string: &str) {
+    let (_, endpoint) = storage_connection_string
+        .split_once("BlobEndpoint=http://")
+        .expect("a BlobEndpoint");
+    let address = endpoint.split('/').next().unwrap();
+    if let Err(error) = std::net::TcpStream::connect(address) {
+        panic!("no Azurite at {address}: {error}");
+    }
 }
 
 /// Host and port of the namespace, as they stand in the names of its records.

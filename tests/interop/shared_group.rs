@@ -9,7 +9,8 @@ use crate::timeline::{Term, Union, acknowledged, errors, event, first_event_afte
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const EXPIRATION: Duration = Duration::from_secs(6);
-const CHECKPOINT_EVERY: i64 = 5;
+/// No multiple of the size of batches, so that a polite stop has something left to checkpoint.
+const CHECKPOINT_EVERY: i64 = 7;
 /// To take what was given back: one interval with its jitter, one claim, one attach, on a busy machine.
 const TAKE_OVER: Duration = Duration::from_secs(4);
 

@@ -68,12 +68,18 @@ impl EventHandler for Counter {
 /// Runs a processor until it has seen all events. The time counts from the start of the processor.
 async fn process(transport: impl Transport, batch: Option<NonZeroUsize>) -> Duration {
     let (seen, done) = (Arc::default(), Arc::new(Notify::new()));
-    let mut builder = EventProcessor::builder(transport, "$Default", InMemoryCheckpointStore::new())
-        .with_default_starting_position(EventPosition::Earliest);
+    let mut builder =
+        EventProcessor::builder(transport, "$Default", InMemoryCheckpointStore::new())
+            .with_default_starting_position(EventPosition::Earliest);
     if let Some(batch) = batch {
         builder = builder.with_max_batch_size(batch);
     }
-    let processor = builder.build(Counter { seen, done: Arc::clone(&done) }).unwrap();
+    let processor = builder
+        .build(Counter {
+            seen,
+            done: Arc::clone(&done),
+        })
+        .unwrap();
     let started = Instant::now();
     let handle = processor.spawn();
     done.notified().await;
@@ -89,8 +95,13 @@ fn pump(criterion: &mut Criterion) {
         hub.send((number % PARTITIONS).to_string(), vec![b'x'; 100]);
     }
     let mut group = criterion.benchmark_group("processor over memory");
-    group.throughput(Throughput::Elements(EVENTS)).sample_size(10);
-    for (name, batch) in [("one event a call", None), ("batches of 300", NonZeroUsize::new(300))] {
+    group
+        .throughput(Throughput::Elements(EVENTS))
+        .sample_size(10);
+    for (name, batch) in [
+        ("one event a call", None),
+        ("batches of 300", NonZeroUsize::new(300)),
+    ] {
         group.bench_function(name, |bencher| {
             bencher.to_async(&runtime).iter_custom(|iterations| {
                 let hub = hub.clone();
@@ -110,14 +121,21 @@ fn pump(criterion: &mut Criterion) {
 fn amqp(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let mut group = criterion.benchmark_group("processor over AMQP");
-    group.throughput(Throughput::Elements(EVENTS)).sample_size(10);
+    group
+        .throughput(Throughput::Elements(EVENTS))
+        .sample_size(10);
     for size in [100, 1024] {
         let emulator = runtime.block_on(async {
-            let emulator =
-                Emulator::builder().with_hub("bench", PARTITIONS as u32).start().await.unwrap();
+            let emulator = Emulator::builder()
+                .with_hub("bench", PARTITIONS as u32)
+                .start()
+                .await
+                .unwrap();
             for number in 0..EVENTS {
                 let partition = (number % PARTITIONS).to_string();
-                emulator.send("bench", Some(&partition), Event::new(vec![b'x'; size])).unwrap();
+                emulator
+                    .send("bench", Some(&partition), Event::new(vec![b'x'; size]))
+                    .unwrap();
             }
             emulator
         });

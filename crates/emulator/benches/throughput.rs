@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p eventhubs-emulator --bench throughput`
 //!
+//! Behind `--`, one or more of `start`, `read`, `send` and `many` leave the others out.
+//!
 //! It prints a line per figure with the aim behind it, and fails on none: figures of a busy
 //! machine say little.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints")]
@@ -24,18 +26,29 @@ const SOURCE: &str = "hub/ConsumerGroups/$Default/Partitions/0";
 #[tokio::main]
 async fn main() {
     // `cargo test` also starts benches, and has no time for them.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
         return;
     }
-    start_and_idle();
-    for (size, count) in [(100, 1_000_000), (1024, 400_000)] {
-        reading(size, count).await;
+    let parts: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let wants = |part: &str| parts.is_empty() || parts.iter().any(|wanted| *wanted == part);
+    if wants("start") {
+        start_and_idle();
     }
-    for is_stored in [false, true] {
-        sending(is_stored).await;
+    if wants("read") {
+        for (size, count) in [(100, 1_000_000), (1024, 400_000)] {
+            reading(size, count).await;
+        }
     }
-    many_receivers().await;
-    open_and_close().await;
+    if wants("send") {
+        for is_stored in [false, true] {
+            sending(is_stored).await;
+        }
+    }
+    if wants("many") {
+        many_receivers().await;
+        open_and_close().await;
+    }
 }
 
 /// One reader over loopback that takes what comes.

@@ -130,25 +130,24 @@ impl Raw {
         }
     }
 
-    /// Counts transfers that are there without looking into them, reading once.
+    /// Reads once, and counts the transfers that are whole without looking into them.
     pub(crate) fn count_transfers(&mut self) -> io::Result<u64> {
+        self.read_more(4)?;
         let mut count = 0;
         loop {
             let there = &self.buf[self.from..self.to];
-            let size = match there.first_chunk::<4>() {
-                Some(size) => u32::from_be_bytes(*size) as usize,
-                None => 4,
+            let Some(size) = there.first_chunk::<4>() else {
+                return Ok(count);
             };
-            if there.len() < size.max(11) && there.len() < size.max(4) {
-                break;
+            let size = u32::from_be_bytes(*size) as usize;
+            if there.len() < size {
+                return Ok(count);
             }
-            if there.len() >= size && size > 8 {
+            if size > 8 {
                 count += u64::from(there[10] == TRANSFER);
             }
             self.from += size;
         }
-        self.read_more(1)?;
-        Ok(count)
     }
 
     fn fill(&mut self, wanted: usize) -> io::Result<()> {

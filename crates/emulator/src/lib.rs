@@ -2,7 +2,7 @@
 //!
 //! It runs in the process of a test or as the program `eventhubs-emulator`, and serves the
 //! unmodified SDKs of all languages over plain TCP. Events, ownership records and checkpoints live
-//! in memory and are gone with it.
+//! in memory and are gone with it, unless [`EmulatorBuilder::with_data_dir`] keeps them.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,11 +24,13 @@ mod amqp;
 mod blob;
 mod broker;
 mod emulator;
+mod storage;
 
 pub use emulator::{
-    BlobFaults, Emulator, EmulatorBuilder, EmulatorError, Event, Faults, InProcessStream,
-    PartitionProperties, PropertyValue, SentEvent, StartError,
+    BlobFaults, ConfigError, Emulator, EmulatorBuilder, EmulatorError, Event, Faults,
+    InProcessStream, PartitionProperties, PropertyValue, SentEvent, StartError,
 };
+pub use storage::DataError;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

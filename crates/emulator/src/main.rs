@@ -2,18 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+mod operation;
+
 use std::error::Error;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
-use eventhubs_emulator::{Emulator, StartError};
+use eventhubs_emulator::Emulator;
 use tracing_subscriber::EnvFilter;
 
 /// A local Azure Event Hubs and Blob checkpoint emulator.
 ///
-/// Everything is kept in memory. Logs go to standard error; RUST_LOG chooses them.
+/// Everything is kept in memory unless --data is given. Logs go to standard error; RUST_LOG chooses
+/// them.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -29,9 +32,9 @@ struct Arguments {
     /// Blob port; 0 is any free one.
     #[arg(long, default_value_t = 10000)]
     blob_port: u16,
-    /// Event hub and its number of partitions; repeatable.
-    #[arg(long = "hub", value_name = "NAME:PARTITIONS", default_value = "eventhub:4",
-          value_parser = parse_hub)]
+    /// Event hub and its number of partitions; repeatable. Without any, and none from --config or
+    /// --data, there is eventhub:4.
+    #[arg(long = "hub", value_name = "NAME:PARTITIONS", value_parser = parse_hub)]
     hubs: Vec<(String, u32)>,
     /// Blob container to create; repeatable.
     #[arg(long = "container", value_name = "NAME", default_value = "checkpoints")]
@@ -52,6 +55,8 @@ struct Arguments {
     /// Mebibytes a partition keeps at most.
     #[arg(long, value_name = "MIB", default_value_t = 128)]
     retention_mib: usize,
+    #[command(flatten)]
+    operation: operation::Operation,
     /// Print one line of JSON when ready, and nothing else.
     #[arg(long)]
     ready_json: bool,
@@ -80,6 +85,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+    // A thousand connections and a file per partition are more than many systems start with.
+    #[cfg(unix)]
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
     // Before the first line of output: whoever waits for it may signal at once.
     let stop_signal = stop_signal()?;
     if !arguments.host.is_loopback() && arguments.listen_public {
@@ -94,7 +104,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-async fn start(arguments: Arguments) -> Result<Emulator, StartError> {
+async fn start(arguments: Arguments) -> Result<Emulator, Box<dyn Error + Send + Sync>> {
     let mut builder = Emulator::builder()
         .with_host(arguments.host)
         .with_public_listener(arguments.listen_public)
@@ -104,6 +114,7 @@ async fn start(arguments: Arguments) -> Result<Emulator, StartError> {
             arguments.retention_events,
             arguments.retention_mib.saturating_mul(1 << 20),
         );
+    builder = arguments.operation.apply(builder)?;
     for (name, partitions) in arguments.hubs {
         builder = builder.with_hub(name, partitions);
     }
@@ -113,7 +124,7 @@ async fn start(arguments: Arguments) -> Result<Emulator, StartError> {
     if let Some(key) = arguments.sas_key {
         builder = builder.with_sas_key(arguments.sas_key_name, key);
     }
-    builder.start().await
+    Ok(builder.start().await?)
 }
 
 fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {

@@ -69,3 +69,24 @@ fn a_hub_that_cannot_be_is_told() {
         assert!(!child.wait().unwrap().success(), "{hub}");
     }
 }
+
+#[test]
+fn flags_that_cannot_be_are_told() {
+    let root = tempfile::tempdir().unwrap();
+    let config = root.path().join("Config.json");
+    std::fs::write(&config, "{\"UserConfig\": {\"NamespaceConfig\": 1}}").unwrap();
+    let config = config.to_str().unwrap();
+    for (arguments, expected) in [
+        (&["--config", config][..], "UserConfig.NamespaceConfig"),
+        (&["--data", "/dev/null/x"], "/dev/null/x"),
+        (&["--retention-age", "1y"], "s, m, h or d"),
+        (&["--fsync"], "--data"),
+    ] {
+        let mut child = start(arguments);
+        assert!(!child.wait().unwrap().success(), "{arguments:?}");
+        let mut stderr = String::new();
+        let mut pipe = child.stderr.take().unwrap();
+        pipe.read_to_string(&mut stderr).unwrap();
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}

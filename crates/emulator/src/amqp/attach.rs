@@ -143,6 +143,9 @@ fn consumer(
 ) -> Result<Accepted, AmqpError> {
     let resource = format!("{hub_name}/ConsumerGroups/{group}/Partitions/{partition_id}");
     let hub = reachable(core, hub_name, Some(partition_id), &resource, "Listen")?;
+    if !hub.has_group(group) {
+        return Err(entity_not_found(&resource));
+    }
     let out_of_range = || partition_out_of_range(hub.name(), hub.partitions().len());
     let partition = hub.partition(partition_id).ok_or_else(out_of_range)?;
     let entity = format!("{}~{partition_id}|{group}", hub.name());

@@ -1,6 +1,7 @@
 //! Receiver links of peers: from the log of a partition to transfers.
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use super::codec::Value;
 use super::codec::descriptor;
@@ -36,6 +37,8 @@ pub(crate) enum Pumped {
     More,
     /// The session window is used up.
     NoWindow,
+    /// The event hub gives nothing more until then.
+    Throttled(Instant),
 }
 
 impl Consumer {
@@ -45,6 +48,7 @@ impl Consumer {
         windows: &mut Windows,
         route: Route,
         output: &mut Output,
+        now: Instant,
     ) -> Pumped {
         if let Some(unsent) = &mut self.unsent {
             if !unsent.send(windows, route, output) {
@@ -55,6 +59,20 @@ impl Consumer {
         if self.credit.left == 0 {
             return Pumped::Idle;
         }
+        let throttle = self.subscription.hub().throttle.as_ref();
+        if let Some(wait) = throttle.and_then(|throttle| throttle.wait(now)) {
+            return Pumped::Throttled(now + wait);
+        }
+        let before = output.len();
+        let pumped = self.send_events(windows, route, output);
+        if let Some(throttle) = &self.subscription.hub().throttle {
+            throttle.give(output.len() - before);
+        }
+        pumped
+    }
+
+    /// Sends what one look into the log gives.
+    fn send_events(&mut self, windows: &mut Windows, route: Route, output: &mut Output) -> Pumped {
         let max_events = READ_EVENTS.min(self.credit.left as usize);
         let batch = self.subscription.read(self.next, max_events, READ_BYTES);
         if batch.events.is_empty() {

@@ -11,11 +11,13 @@ pub(crate) mod condition {
     pub(crate) const DECODE: &str = "amqp:decode-error";
     pub(crate) const FRAMING: &str = "amqp:connection:framing-error";
     pub(crate) const HANDLE_IN_USE: &str = "amqp:session:handle-in-use";
+    pub(crate) const INTERNAL: &str = "amqp:internal-error";
     pub(crate) const LINK_STOLEN: &str = "amqp:link:stolen";
     pub(crate) const MESSAGE_SIZE: &str = "amqp:link:message-size-exceeded";
     pub(crate) const NOT_ALLOWED: &str = "amqp:not-allowed";
     pub(crate) const NOT_FOUND: &str = "amqp:not-found";
     pub(crate) const RESOURCE_LIMIT: &str = "amqp:resource-limit-exceeded";
+    pub(crate) const SERVER_BUSY: &str = "com.microsoft:server-busy";
     pub(crate) const TRANSFER_LIMIT: &str = "amqp:link:transfer-limit-exceeded";
     pub(crate) const UNATTACHED_HANDLE: &str = "amqp:session:unattached-handle";
     pub(crate) const UNAUTHORIZED: &str = "amqp:unauthorized-access";
@@ -97,6 +99,18 @@ pub(crate) fn message_too_large(delivery_id: u32, size: usize, limit: usize) -> 
         format!(
             "The received message (delivery-id:{delivery_id}, size:{size} bytes) exceeds the limit \
              ({limit} bytes) currently allowed on the link."
+        ),
+    )
+}
+
+/// INTEROP: SDKs know the condition; people look for the code.
+pub(crate) fn server_busy(entity: &str) -> AmqpError {
+    AmqpError::new(
+        condition::SERVER_BUSY,
+        format!(
+            "The request was terminated because the entity is being throttled. Error code : 50002. \
+             Please wait 4 seconds and try again. {}",
+            tracking(entity)
         ),
     )
 }

@@ -34,7 +34,7 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &Grants) -> R
                 .property("partition")
                 .and_then(|id| hub.partition(id))
             {
-                Some(partition) => Reply::success(OK, "OK", describe_partition(&hub, partition)),
+                Some(partition) => Reply::success(OK, "OK", describe_partition(&hub, &partition)),
                 None => {
                     let error = partition_out_of_range(hub.name(), hub.partitions().len());
                     Reply::failure(400, condition::ARGUMENT_OUT_OF_RANGE, error.description)

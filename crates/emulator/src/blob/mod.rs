@@ -15,6 +15,7 @@ mod clock;
 mod conditions;
 mod errors;
 mod faults;
+mod journal;
 mod list;
 mod metadata;
 mod names;
@@ -32,7 +33,10 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
-pub(crate) use self::{auth::AccountKey, clock::WallClock, faults::BlobFaults, state::Limits};
+pub(crate) use self::{
+    auth::AccountKey, clock::WallClock, faults::BlobFaults, state::Limits,
+    state::Store as BlobStore,
+};
 use self::{
     conditions::Conditions,
     errors::{ErrorCode, StorageError},
@@ -96,6 +100,8 @@ pub(crate) struct BlobOptions {
     pub(crate) max_header_bytes: usize,
     /// Connections served at the same time; more wait to be accepted.
     pub(crate) max_connections: usize,
+    /// What to start with; an empty account without.
+    pub(crate) store: Option<BlobStore>,
     /// How long the head of a request may take, the wait between two requests included. With
     /// paused time this must be `None`: time would jump to its end while a socket is slow.
     pub(crate) header_timeout: Option<Duration>,
@@ -119,6 +125,7 @@ impl Default for BlobOptions {
             max_body_bytes: 8 << 20,
             max_header_bytes: 64 << 10,
             max_connections: 1_024,
+            store: None,
             // Longer than the pause between two load-balancing cycles of any SDK, so that a
             // pooled connection is not closed under a request.
             header_timeout: Some(Duration::from_secs(150)),

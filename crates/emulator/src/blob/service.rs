@@ -63,8 +63,9 @@ struct Inner {
 
 impl BlobService {
     /// An empty account.
-    pub(crate) fn new(options: BlobOptions) -> Self {
-        let store = Store::new(options.limits, options.deviations);
+    pub(crate) fn new(mut options: BlobOptions) -> Self {
+        let empty = || Store::new(options.limits, options.deviations);
+        let store = options.store.take().unwrap_or_else(empty);
         Self(Arc::new(Inner {
             store: Mutex::new(store),
             stale: Mutex::new(None),

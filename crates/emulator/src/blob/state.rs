@@ -1,20 +1,26 @@
-//! The stored containers and blobs, and what each operation does to them. No IO, no clock.
+//! The stored containers and blobs, and what each operation does to them. No clock, and no IO but
+//! the journal, which hears of every change before it is made.
 
 use std::{
-    collections::{BTreeMap, btree_map},
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Deviations,
     clock::whole_seconds,
     conditions::{Conditions, ETag, Version},
     errors::{ErrorCode, StorageError},
+    journal::{Change, Journal},
     metadata::Metadata,
     names,
 };
+use crate::storage::DataError;
 
 /// What a stored blob costs beyond its own bytes; a rough figure that bounds memory.
 const BLOB_OVERHEAD: u64 = 512;
@@ -31,7 +37,7 @@ pub(crate) struct Limits {
 }
 
 /// The content headers a blob keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContentHeaders {
     pub(crate) content_type: Option<String>,
     pub(crate) encoding: Option<String>,
@@ -85,6 +91,7 @@ pub(crate) struct Store {
     last_etag: u64,
     bytes: u64,
     blobs: usize,
+    journal: Option<Arc<Journal>>,
 }
 
 impl Store {
@@ -97,7 +104,28 @@ impl Store {
             last_etag: 0,
             bytes: 0,
             blobs: 0,
+            journal: None,
         }
+    }
+
+    /// An account that a file keeps, with what is there already.
+    pub(crate) fn open(
+        path: &Path,
+        is_synced: bool,
+        limits: Limits,
+        deviations: Deviations,
+    ) -> Result<Self, DataError> {
+        let (journal, (containers, last_etag)) = Journal::open(path, is_synced)?;
+        let blobs = || containers.values().flat_map(|container| &container.blobs);
+        Ok(Self {
+            bytes: blobs().map(|(name, blob)| blob.cost(name)).sum(),
+            blobs: blobs().count(),
+            containers,
+            limits,
+            deviations,
+            last_etag,
+            journal: Some(Arc::new(journal)),
+        })
     }
 
     /// Creates a container.
@@ -121,12 +149,17 @@ impl Store {
             etag: version.etag,
             last_modified: version.last_modified,
         };
+        self.record(&Change::Container(name, &container))?;
         self.containers.insert(name.to_owned(), container);
         Ok(version)
     }
 
     /// Deletes a container with all it holds; the name is free again at once.
     pub(crate) fn delete_container(&mut self, name: &str) -> Result<(), StorageError> {
+        if !self.containers.contains_key(name) {
+            return Err(ErrorCode::ContainerNotFound.into());
+        }
+        self.record(&Change::ContainerGone(name))?;
         let Some(container) = self.containers.remove(name) else {
             return Err(ErrorCode::ContainerNotFound.into());
         };
@@ -177,6 +210,7 @@ impl Store {
         let bytes = self.bytes - freed.unwrap_or(0) + blob.cost(name);
         let blobs = self.blobs + usize::from(freed.is_none());
         self.admit(bytes, blobs)?;
+        self.record(&Change::Blob(container, name, &blob))?;
         self.blobs_of(container)?.insert(name.to_owned(), blob);
         (self.bytes, self.blobs) = (bytes, blobs);
         Ok(version)
@@ -204,12 +238,14 @@ impl Store {
         metadata.keep_spelling_of(&blob.metadata);
         let bytes = self.bytes - blob.metadata.bytes() as u64 + metadata.bytes() as u64;
         self.admit(bytes, self.blobs)?;
+        // Content is shared, so this copies little.
+        let mut blob = blob.clone();
         let version = self.next_version(now);
-        if let Some(blob) = self.blobs_of(container)?.get_mut(name) {
-            blob.metadata = metadata;
-            blob.etag = version.etag;
-            blob.last_modified = version.last_modified;
-        }
+        blob.metadata = metadata;
+        blob.etag = version.etag;
+        blob.last_modified = version.last_modified;
+        self.record(&Change::Blob(container, name, &blob))?;
+        self.blobs_of(container)?.insert(name.to_owned(), blob);
         self.bytes = bytes;
         Ok(version)
     }
@@ -245,16 +281,28 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<(), StorageError> {
         names::check_blob(name)?;
-        let deviations = self.deviations;
-        let blobs = self.blobs_of(container)?;
-        let btree_map::Entry::Occupied(entry) = blobs.entry(name.to_owned()) else {
+        let Some(blob) = self.container(container)?.blobs.get(name) else {
             return Err(ErrorCode::BlobNotFound.into());
         };
-        conditions.check_write(Some(entry.get().version()), deviations)?;
-        let blob = entry.remove();
-        self.bytes -= blob.cost(name);
+        conditions.check_write(Some(blob.version()), self.deviations)?;
+        let cost = blob.cost(name);
+        self.record(&Change::BlobGone(container, name))?;
+        self.blobs_of(container)?.remove(name);
+        self.bytes -= cost;
         self.blobs -= 1;
         Ok(())
+    }
+
+    /// Puts a change on disk before it is made.
+    fn record(&self, change: &Change<'_>) -> Result<(), StorageError> {
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        journal.tidy(&self.containers, self.last_etag);
+        journal.write(change).map_err(|error| {
+            tracing::error!(%error, "a change of blobs was not stored");
+            ErrorCode::InternalError.into()
+        })
     }
 
     fn blobs_of(&mut self, container: &str) -> Result<&mut BTreeMap<String, Blob>, StorageError> {

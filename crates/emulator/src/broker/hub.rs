@@ -1,15 +1,20 @@
 //! One event hub: partitions, and the receivers of each consumer group.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::epoch::{Claim, EpochTable, Refusal};
 use super::hash::partition_for;
-use super::log::Retention;
+use super::log::Log;
 use super::message::Message;
 use super::partition::Partition;
-use super::{Clock, Listener, lock};
+use super::throttle::Throttle;
+use super::{Clock, Listener, Settings, lock};
+use crate::storage::{DataDir, DataError, HubEntry};
+
+/// PROTOCOL: every event hub has it, and nobody can delete it.
+const DEFAULT_GROUP: &str = "$default";
 
 /// A consumer group (lower case) and a partition.
 type Place = (String, usize);
@@ -19,28 +24,43 @@ type Receivers = EpochTable<Arc<dyn Listener>>;
 pub(crate) struct Hub {
     name: String,
     created_ms: i64,
-    clock: Clock,
-    partitions: Vec<Arc<Partition>>,
-    /// Receivers by consumer group (lower case) and partition. A group is here while it has any:
-    /// consumer groups appear on first use.
+    settings: Arc<Settings>,
+    /// What keeps it, and its number there.
+    place: Option<(Arc<DataDir>, u32)>,
+    /// Replaced as a whole when partitions are added.
+    partitions: RwLock<Arc<[Arc<Partition>]>>,
+    /// Consumer groups that were named (lower case). Others are taken as well unless settings say
+    /// otherwise.
+    groups: RwLock<BTreeSet<String>>,
+    /// Receivers by consumer group (lower case) and partition. A group is here while it has any.
     receivers: Mutex<HashMap<Place, Receivers>>,
+    /// Throughput, if it is limited.
+    pub(crate) throttle: Option<Throttle>,
     next_subscription: AtomicU64,
     round_robin: AtomicUsize,
 }
 
 impl Hub {
-    pub(crate) fn new(name: &str, partitions: u32, retention: Retention, clock: Clock) -> Self {
-        Self {
-            name: name.to_owned(),
-            created_ms: clock.now_ms(),
-            clock,
-            partitions: (0..partitions)
-                .map(|n| Arc::new(Partition::new(n.to_string(), retention, clock)))
-                .collect(),
+    pub(super) fn open(
+        entry: &HubEntry,
+        data: Option<&Arc<DataDir>>,
+        settings: &Arc<Settings>,
+    ) -> Result<Self, DataError> {
+        let groups = entry.consumer_groups.iter().map(|g| g.to_lowercase());
+        let hub = Self {
+            name: entry.name.clone(),
+            created_ms: entry.created_ms,
+            settings: Arc::clone(settings),
+            place: data.map(|data| (Arc::clone(data), entry.number)),
+            partitions: RwLock::new(Arc::from([])),
+            groups: RwLock::new(groups.collect()),
             receivers: Mutex::new(HashMap::new()),
+            throttle: settings.throughput_units.map(Throttle::new),
             next_subscription: AtomicU64::new(1),
             round_robin: AtomicUsize::new(0),
-        }
+        };
+        hub.open_partitions(entry.partitions as usize)?;
+        Ok(hub)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -52,35 +72,103 @@ impl Hub {
     }
 
     pub(crate) fn clock(&self) -> Clock {
-        self.clock
+        self.settings.clock
     }
 
-    pub(crate) fn partitions(&self) -> &[Arc<Partition>] {
-        &self.partitions
+    /// The partitions of this moment.
+    pub(crate) fn partitions(&self) -> Arc<[Arc<Partition>]> {
+        Arc::clone(
+            &self
+                .partitions
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
-    pub(crate) fn partition(&self, id: &str) -> Option<&Arc<Partition>> {
-        self.index_of(id)
-            .and_then(|index| self.partitions.get(index))
+    pub(crate) fn partition(&self, id: &str) -> Option<Arc<Partition>> {
+        let partitions = self
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        index_of(&partitions, id)
+            .and_then(|index| partitions.get(index))
+            .cloned()
     }
 
-    /// Ids are compared as text: "00" is no partition.
-    fn index_of(&self, id: &str) -> Option<usize> {
-        let index: usize = id.parse().ok()?;
-        self.partitions
-            .get(index)
-            .filter(|p| p.id() == id)
-            .map(|_| index)
+    /// Makes it have so many partitions, if it has fewer.
+    pub(super) fn grow(&self, count: u32) -> Result<(), DataError> {
+        if self.partitions().len() >= count as usize {
+            return Ok(());
+        }
+        if let Some((data, number)) = &self.place {
+            data.change_hub(*number, |entry| entry.partitions = count)?;
+        }
+        self.open_partitions(count as usize)
+    }
+
+    fn open_partitions(&self, count: usize) -> Result<(), DataError> {
+        let mut partitions = self.partitions().to_vec();
+        let settings = &self.settings;
+        for index in partitions.len()..count {
+            let log = match &self.place {
+                None => Log::in_memory(settings.retention, settings.max_age),
+                Some((data, number)) => Log::open(
+                    &data.partition(*number, index),
+                    data.is_synced(),
+                    settings.retention,
+                    settings.max_age,
+                )?,
+            };
+            let id = index.to_string();
+            let partition = Arc::new_cyclic(|me| {
+                let share = settings.budget.share(std::sync::Weak::clone(me));
+                Partition::new(id, log, settings.clock, share)
+            });
+            partitions.push(partition);
+        }
+        *self
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = partitions.into();
+        settings.budget.relieve();
+        Ok(())
+    }
+
+    /// Names a consumer group.
+    pub(crate) fn add_group(&self, group: &str) -> Result<(), DataError> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if groups.contains(&group.to_lowercase()) {
+            return Ok(());
+        }
+        if let Some((data, number)) = &self.place {
+            data.change_hub(*number, |entry| {
+                entry.consumer_groups.push(group.to_owned());
+            })?;
+        }
+        groups.insert(group.to_lowercase());
+        Ok(())
+    }
+
+    /// Whether receivers may read in a consumer group.
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        !self.settings.has_strict_groups
+            || group.eq_ignore_ascii_case(DEFAULT_GROUP)
+            || self
+                .groups
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&group.to_lowercase())
     }
 
     /// The partition for messages that were not sent to a certain one: by key, or in turn.
-    pub(crate) fn route(&self, messages: &[Message]) -> Option<&Arc<Partition>> {
+    pub(crate) fn route(&self, messages: &[Message]) -> Option<Arc<Partition>> {
+        let partitions = self.partitions();
         let key = messages.iter().find_map(Message::partition_key);
         let index = match key {
-            Some(key) => partition_for(key, self.partitions.len()),
-            None => self.round_robin.fetch_add(1, Ordering::Relaxed) % self.partitions.len().max(1),
+            Some(key) => partition_for(key, partitions.len()),
+            None => self.round_robin.fetch_add(1, Ordering::Relaxed) % partitions.len().max(1),
         };
-        self.partitions.get(index)
+        partitions.get(index).cloned()
     }
 
     /// Enters a receiver, and tells those it displaces to leave.
@@ -91,11 +179,9 @@ impl Hub {
         claim: &Claim,
         listener: Arc<dyn Listener>,
     ) -> Result<Subscription, SubscribeError> {
-        let index = self
-            .index_of(partition_id)
-            .ok_or(SubscribeError::NoSuchPartition)?;
-        let partition = self
-            .partitions
+        let partitions = self.partitions();
+        let index = index_of(&partitions, partition_id).ok_or(SubscribeError::NoSuchPartition)?;
+        let partition = partitions
             .get(index)
             .ok_or(SubscribeError::NoSuchPartition)?;
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +205,7 @@ impl Hub {
 
     /// How many receivers read a partition, in all consumer groups together.
     pub(crate) fn receiver_count(&self, partition_id: &str) -> usize {
-        let Some(index) = self.index_of(partition_id) else {
+        let Some(index) = index_of(&self.partitions(), partition_id) else {
             return 0;
         };
         let receivers = lock(&self.receivers);
@@ -141,6 +227,15 @@ impl Hub {
     }
 }
 
+/// Ids are compared as text: "00" is no partition.
+fn index_of(partitions: &[Arc<Partition>], id: &str) -> Option<usize> {
+    let index: usize = id.parse().ok()?;
+    partitions
+        .get(index)
+        .filter(|p| p.id() == id)
+        .map(|_| index)
+}
+
 #[derive(Debug)]
 pub(crate) enum SubscribeError {
     NoSuchPartition,
@@ -158,7 +253,7 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn hub(&self) -> &Hub {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 

@@ -1,9 +1,11 @@
 //! One partition: its log, and the receivers that wait for its next event.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::log::{Appended, Log, LogState, Retention, StoredEvent};
+use super::budget::Share;
+use super::log::{Appended, Log, LogState, StoredEvent};
 use super::message::Message;
 use super::position::{Position, PositionError};
 use super::{Clock, Listener, lock};
@@ -12,6 +14,8 @@ use super::{Clock, Listener, lock};
 pub(crate) struct Partition {
     id: String,
     clock: Clock,
+    /// What it takes of the memory that all partitions have together.
+    share: Arc<Share>,
     inner: Mutex<Inner>,
 }
 
@@ -32,14 +36,16 @@ pub(crate) struct Batch {
 }
 
 impl Partition {
-    pub(crate) fn new(id: String, retention: Retention, clock: Clock) -> Self {
+    pub(crate) fn new(id: String, log: Log, clock: Clock, share: Arc<Share>) -> Self {
+        share.set(log.bytes());
         let inner = Inner {
-            log: Log::new(retention),
+            log,
             waiting: HashMap::new(),
         };
         Self {
             id,
             clock,
+            share,
             inner: Mutex::new(inner),
         }
     }
@@ -49,23 +55,37 @@ impl Partition {
     }
 
     pub(crate) fn state(&self) -> LogState {
-        lock(&self.inner).log.state()
+        self.current().log.state()
     }
 
-    pub(crate) fn append(&self, messages: &[Message]) -> Option<Appended> {
+    /// Appends the messages as one unit and returns where the last one went.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said; then nothing has changed.
+    pub(crate) fn append(&self, messages: &[Message]) -> io::Result<Option<Appended>> {
         let (appended, waiting) = {
-            let mut inner = lock(&self.inner);
-            let appended = inner.log.append(messages, self.clock.now_ms());
+            let mut inner = self.current();
+            let appended = inner.log.append(messages, self.clock.now_ms())?;
+            self.share.set(inner.log.bytes());
             (appended, std::mem::take(&mut inner.waiting))
         };
         for listener in waiting.into_values() {
             listener.wake();
         }
-        appended
+        self.share.relieve();
+        Ok(appended)
+    }
+
+    /// Drops the oldest events until so many bytes are free.
+    pub(super) fn free(&self, bytes: usize) {
+        let mut inner = lock(&self.inner);
+        inner.log.free(bytes);
+        self.share.set(inner.log.bytes());
     }
 
     pub(crate) fn resolve(&self, position: &Position) -> Result<i64, PositionError> {
-        lock(&self.inner).log.resolve(position)
+        self.current().log.resolve(position)
     }
 
     /// Reads from a sequence number on. If there is nothing, `listener` is woken by the next append.
@@ -77,7 +97,7 @@ impl Partition {
         subscription: u64,
         listener: &Arc<dyn Listener>,
     ) -> Batch {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.current();
         let (start, events) = inner.log.read(from, max_events, max_bytes);
         let events: Vec<_> = events.cloned().collect();
         let state = inner.log.state();
@@ -94,5 +114,14 @@ impl Partition {
     /// Forgets a receiver that went away while it waited.
     pub(crate) fn forget(&self, subscription: u64) {
         lock(&self.inner).waiting.remove(&subscription);
+    }
+
+    /// The log without the events that are too old by now.
+    fn current(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = lock(&self.inner);
+        if inner.log.expire(self.clock) {
+            self.share.set(inner.log.bytes());
+        }
+        inner
     }
 }

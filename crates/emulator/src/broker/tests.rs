@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
-use super::log::Log;
+use super::log::{Appended, Log};
 use super::message::{Message, Stamp};
 use super::position::{Position, PositionError};
 use super::{Broker, Retention};
@@ -41,6 +41,10 @@ fn annotations(entries: &[(&str, Value)]) -> Vec<u8> {
 
 fn event(body: &str) -> Message {
     Message::parse(&data(body.as_bytes()).into()).unwrap()
+}
+
+fn append(log: &mut Log, messages: &[Message], now_ms: i64) -> Appended {
+    log.append(messages, now_ms).unwrap().unwrap()
 }
 
 /// The sections of a stored event, in order.
@@ -167,7 +171,7 @@ fn what_is_no_message_is_refused() {
 fn positions_resolve_to_sequence_numbers() {
     let mut log = Log::new(KEEP_ALL);
     let offsets: Vec<u64> = (0..5)
-        .map(|n| log.append(&[event("x")], 1000 + n * 10).unwrap().offset)
+        .map(|n| append(&mut log, &[event("x")], 1000 + n * 10).offset)
         .collect();
     let offset = |text: String, inclusive| Position::Offset { text, inclusive };
     let time = |millis, inclusive| Position::EnqueuedTime { millis, inclusive };
@@ -210,14 +214,14 @@ fn retention_by_bytes_keeps_at_least_the_newest_event() {
         bytes: 500,
     });
     for _ in 0..10 {
-        log.append(&[event(&"x".repeat(200))], 0);
+        append(&mut log, &[event(&"x".repeat(200))], 0);
     }
     let state = log.state();
     assert_eq!(
         (state.begin_sequence_number, state.last_sequence_number),
         (9, 9)
     );
-    log.append(&[event(&"x".repeat(2000))], 0);
+    append(&mut log, &[event(&"x".repeat(2000))], 0);
     assert_eq!(log.state().begin_sequence_number, 10);
     assert!(!log.state().is_empty);
     let (from, events) = log.read(0, 10, 10);
@@ -236,7 +240,7 @@ proptest! {
         let mut next = 0;
         for (count, clock) in batches {
             let messages: Vec<_> = (0..count).map(|_| event("x")).collect();
-            let appended = log.append(&messages, clock).unwrap();
+            let appended = append(&mut log, &messages, clock);
             next += count as i64;
             prop_assert_eq!(appended.sequence_number, next - 1);
             prop_assert!(appended.offset > last_offset);
@@ -271,4 +275,74 @@ fn hubs_are_found_in_any_case_and_ids_are_text() {
         .map(|_| hub.route(&[event("x")]).unwrap().id().to_owned())
         .collect();
     assert_eq!(turns, ["0", "1", "2", "0"]);
+}
+
+#[test]
+fn old_events_go_with_the_newest_and_numbers_stay() {
+    let clock = super::Clock::Wall;
+    let mut log = Log::in_memory(KEEP_ALL, Some(std::time::Duration::from_secs(60)));
+    append(&mut log, &[event("a"), event("b")], clock.now_ms() - 61_000);
+    append(&mut log, &[event("c")], clock.now_ms() - 30_000);
+    assert!(log.expire(clock));
+    assert_eq!(log.state().begin_sequence_number, 2);
+    let mut log = Log::in_memory(KEEP_ALL, Some(std::time::Duration::from_secs(60)));
+    append(&mut log, &[event("a"), event("b")], clock.now_ms() - 61_000);
+    assert!(log.expire(clock) && !log.expire(clock));
+    let state = log.state();
+    assert!(state.is_empty);
+    assert_eq!(
+        (state.begin_sequence_number, state.last_sequence_number),
+        (2, 1)
+    );
+    assert_eq!(append(&mut log, &[event("c")], 0).sequence_number, 2);
+}
+
+#[test]
+fn the_largest_partition_makes_room_when_memory_is_used_up() {
+    let settings = super::Settings {
+        budget: std::sync::Arc::new(super::Budget::new(100_000)),
+        ..super::Settings::new(KEEP_ALL, super::Clock::Wall)
+    };
+    let broker = Broker::open(settings, None).unwrap();
+    broker.add_hub("hub", 2).unwrap();
+    let hub = broker.hub("hub").unwrap();
+    let (small, large) = (hub.partition("0").unwrap(), hub.partition("1").unwrap());
+    for _ in 0..5 {
+        small.append(&[event(&"x".repeat(1_000))]).unwrap();
+    }
+    for _ in 0..500 {
+        large.append(&[event(&"x".repeat(1_000))]).unwrap();
+    }
+    assert_eq!(small.state().begin_sequence_number, 0);
+    let state = large.state();
+    assert!(state.begin_sequence_number > 400, "{state:?}");
+    assert_eq!(state.last_sequence_number, 499);
+}
+
+#[test]
+fn groups_may_have_to_be_named_first() {
+    let settings = super::Settings {
+        has_strict_groups: true,
+        ..super::Settings::new(KEEP_ALL, super::Clock::Wall)
+    };
+    let broker = Broker::open(settings, None).unwrap();
+    broker.add_hub("hub", 1).unwrap();
+    let hub = broker.hub("hub").unwrap();
+    hub.add_group("Mine").unwrap();
+    for (group, is_there) in [("$Default", true), ("MINE", true), ("other", false)] {
+        assert_eq!(hub.has_group(group), is_there, "{group}");
+    }
+}
+
+#[test]
+fn partitions_are_added_while_others_are_used() {
+    let broker = Broker::new(KEEP_ALL, super::Clock::Wall);
+    broker.add_hub("hub", 1).unwrap();
+    let hub = broker.hub("hub").unwrap();
+    hub.partition("0").unwrap().append(&[event("x")]).unwrap();
+    broker.grow_hub(&hub, |there| there + 2).unwrap();
+    assert_eq!(hub.partitions().len(), 3);
+    assert!(hub.partition("2").unwrap().state().is_empty);
+    assert_eq!(hub.partition("0").unwrap().state().last_sequence_number, 0);
+    assert!(broker.grow_hub(&hub, |_| 2001).is_err());
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::operation::Operation;
 use super::{Emulator, EmulatorError, StartError};
 use crate::amqp::{AmqpServer, Keys, Service};
 use crate::blob::{BlobOptions, BlobServer, WallClock};
-use crate::broker::{Broker, Clock, Retention};
+use crate::broker::{Clock, Retention};
 
 /// The event hub an emulator has if none is named.
 const DEFAULT_HUB: (&str, u32) = ("eventhub", 4);
@@ -26,11 +27,12 @@ pub struct EmulatorBuilder {
     is_public_allowed: bool,
     amqp_port: u16,
     blob_port: u16,
-    hubs: Vec<(String, u32)>,
+    pub(super) hubs: Vec<(String, u32)>,
     containers: Vec<String>,
     sas_keys: Vec<(String, String)>,
     retention: Retention,
     is_time_driven: bool,
+    pub(super) operation: Operation,
 }
 
 /// Keys are not shown.
@@ -43,6 +45,7 @@ impl std::fmt::Debug for EmulatorBuilder {
             .field("hubs", &self.hubs)
             .field("containers", &self.containers)
             .field("retention", &self.retention)
+            .field("operation", &self.operation)
             .finish_non_exhaustive()
     }
 }
@@ -62,12 +65,16 @@ impl Default for EmulatorBuilder {
                 bytes: DEFAULT_RETAINED_BYTES,
             },
             is_time_driven: false,
+            operation: Operation::default(),
         }
     }
 }
 
 impl EmulatorBuilder {
     /// Adds an event hub. Without any there is one, `eventhub`, with four partitions.
+    ///
+    /// One that a data directory remembers gets more partitions if it has fewer, and keeps those
+    /// it has.
     pub fn with_hub(mut self, name: impl Into<String>, partitions: u32) -> Self {
         self.hubs.push((name.into(), partitions));
         self
@@ -147,7 +154,8 @@ impl EmulatorBuilder {
         } else {
             Clock::Wall
         };
-        let broker = Broker::new(self.retention, clock);
+        let blobs = blob_options(clock);
+        let (broker, blobs) = self.operation.open(self.retention, clock, blobs)?;
         let sas_key = self.sas_keys.first().cloned();
         let keys = Keys::new(self.sas_keys.iter().cloned().collect());
         let service = Arc::new(Service::new(broker, keys));
@@ -160,17 +168,20 @@ impl EmulatorBuilder {
             blob_addr,
             sas_key,
             amqp: AmqpServer::start(amqp_listener, Arc::clone(&service)),
-            blob: BlobServer::start(blob_listener, blob_options(clock)),
+            blob: BlobServer::start(blob_listener, blobs),
             service,
         };
         let default_hub = (DEFAULT_HUB.0.to_owned(), DEFAULT_HUB.1);
-        let hubs = if self.hubs.is_empty() {
+        let hubs = if self.hubs.is_empty() && emulator.service.broker.hubs().is_empty() {
             vec![default_hub]
         } else {
             self.hubs
         };
         for (name, partitions) in hubs {
-            emulator.create_hub(&name, partitions)?;
+            emulator.ensure_hub(&name, partitions, self.operation.has_data_dir())?;
+        }
+        for (hub, group) in self.operation.groups {
+            emulator.create_consumer_group(&hub, &group)?;
         }
         for name in self.containers {
             emulator.create_container(&name)?;

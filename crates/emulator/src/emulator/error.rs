@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::storage::DataError;
+
 /// Why an emulator did not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -24,6 +26,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// An event hub or container of the builder cannot be created.
     #[error(transparent)]
     Entity(#[from] EmulatorError),
@@ -57,12 +62,19 @@ pub enum EmulatorError {
         /// The error code of the blob service.
         code: String,
     },
+    /// The data directory could not be written.
+    #[error("not stored: {0}")]
+    Data(String),
     /// An event hub of this name exists, or there are too many.
     #[error("event hub '{0}' exists already, or there are too many")]
     HubExists(String),
     /// The bytes given as an encoded event are not an AMQP message, or the event is too large.
     #[error("the event cannot be stored: {0}")]
     InvalidEvent(String),
+    /// Consumer group names have 1 to 50 letters, digits, periods, hyphens and underscores, or are
+    /// `$Default`.
+    #[error("'{0}' is not a name of a consumer group")]
+    InvalidGroupName(String),
     /// Event hub names have 1 to 256 letters, digits, periods, hyphens and underscores.
     #[error("'{0}' is not a name of an event hub")]
     InvalidHubName(String),

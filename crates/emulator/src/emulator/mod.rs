@@ -2,9 +2,12 @@
 
 mod blob_faults;
 mod builder;
+mod config;
+mod entities;
 mod error;
 mod event;
 mod faults;
+mod operation;
 mod stream;
 
 use std::net::SocketAddr;
@@ -13,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use blob_faults::BlobFaults;
 pub use builder::EmulatorBuilder;
+pub use config::ConfigError;
 pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
@@ -27,7 +31,8 @@ const DEFAULT_AMQP_PORT: u16 = 5672;
 /// What connection strings show while no key is checked; the names of the official emulator.
 const ANY_KEY: (&str, &str) = ("RootManageSharedAccessKey", "SAS_KEY_VALUE");
 
-/// A running emulator: an Event Hubs namespace and a storage account, both in memory.
+/// A running emulator: an Event Hubs namespace and a storage account, both in memory
+/// unless [`EmulatorBuilder::with_data_dir`] is used.
 ///
 /// Dropping it ends both at once, as a crash would; [`stop`](Self::stop) ends them in order.
 #[derive(Debug)]
@@ -169,21 +174,6 @@ impl Emulator {
         self.blob.blob_metadata(container, name)
     }
 
-    /// Creates an event hub.
-    ///
-    /// # Errors
-    ///
-    /// [`EmulatorError`] if the name or the number of partitions is not possible, or the event hub
-    /// exists.
-    pub fn create_hub(&self, name: &str, partitions: u32) -> Result<(), EmulatorError> {
-        builder::check_hub(name, partitions)?;
-        if self.service.broker.create_hub(name, partitions) {
-            Ok(())
-        } else {
-            Err(EmulatorError::HubExists(name.to_owned()))
-        }
-    }
-
     /// Appends an event to a partition; without one its key chooses, or they take turns.
     ///
     /// # Errors
@@ -215,7 +205,10 @@ impl Emulator {
             partition: partition.unwrap_or_default().to_owned(),
         };
         let place = place.ok_or_else(no_such_partition)?;
-        let appended = place.append(&messages).ok_or_else(no_such_partition)?;
+        let appended = place
+            .append(&messages)
+            .map_err(|error| EmulatorError::Data(error.to_string()))?
+            .ok_or_else(no_such_partition)?;
         Ok(SentEvent {
             partition_id: place.id().to_owned(),
             sequence_number: appended.sequence_number,

@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) settlements: Settlements,
     pub(crate) now: Instant,
     ready: VecDeque<LinkKey>,
+    /// Links that wait for the allowance of their event hub.
+    throttled: Vec<(Instant, LinkKey)>,
     last_serial: u64,
 }
 
@@ -64,6 +66,13 @@ impl Core {
     pub(crate) fn next_serial(&mut self) -> u64 {
         self.last_serial += 1;
         self.last_serial
+    }
+
+    /// Has a link wait, once.
+    fn throttle(&mut self, until: Instant, key: LinkKey) {
+        if self.throttled.iter().all(|(_, waiting)| *waiting != key) {
+            self.throttled.push((until, key));
+        }
     }
 
     /// Puts a sending link in line, once.
@@ -111,6 +120,7 @@ impl Connection {
                 settlements: Settlements::default(),
                 now,
                 ready: VecDeque::new(),
+                throttled: Vec::new(),
                 last_serial: 0,
             },
             phase: Phase::Header,
@@ -140,6 +150,7 @@ impl Connection {
     }
 
     pub(crate) fn note_written(&mut self, now: Instant) {
+        self.core.now = now;
         self.last_written = now;
     }
 
@@ -157,7 +168,11 @@ impl Connection {
             Phase::Open => Some(self.last_written + self.heartbeat_every),
             _ => Some(self.open_deadline),
         };
-        let others = [self.core.settlements.next_due(), self.next_grant_check];
+        let others = [
+            self.core.settlements.next_due(),
+            self.next_grant_check,
+            self.core.throttled.iter().map(|(until, _)| *until).min(),
+        ];
         others.into_iter().chain([base]).flatten().min()
     }
 
@@ -174,6 +189,7 @@ impl Connection {
             Phase::Closing { .. } | Phase::Closed => {}
             Phase::Open => {
                 self.core.settlements.flush(now, &mut self.core.output);
+                self.release_throttled(now);
                 if self.last_written + self.heartbeat_every <= now {
                     self.last_written = now;
                     self.core
@@ -252,10 +268,31 @@ impl Connection {
             let Some(session) = self.sessions.get_mut(&key.channel) else {
                 continue;
             };
-            if session.pump(&mut self.core, key) == Pumped::More
+            match session.pump(&mut self.core, key) {
+                Pumped::More => {
+                    if let Some(link) = session.link_mut(key) {
+                        self.core.make_ready(key.channel, key.handle, link);
+                    }
+                }
+                Pumped::Throttled(until) => self.core.throttle(until, key),
+                Pumped::Idle | Pumped::NoWindow => {}
+            }
+        }
+    }
+
+    /// Puts links in line again whose event hub may give more.
+    fn release_throttled(&mut self, now: Instant) {
+        let core = &mut self.core;
+        let (due, later) = std::mem::take(&mut core.throttled)
+            .into_iter()
+            .partition(|(until, _)| *until <= now);
+        core.throttled = later;
+        let due: Vec<(Instant, LinkKey)> = due;
+        for (_, key) in due {
+            if let Some(session) = self.sessions.get_mut(&key.channel)
                 && let Some(link) = session.link_mut(key)
             {
-                self.core.make_ready(key.channel, key.handle, link);
+                core.make_ready(key.channel, key.handle, link);
             }
         }
     }

@@ -102,7 +102,7 @@ impl Session {
             return;
         };
         let outcome = match &link.kind {
-            LinkKind::Publisher { target, .. } => publish(target, arrived),
+            LinkKind::Publisher { target, .. } => publish(target, arrived, core.now),
             LinkKind::Requests { node, .. } => self.on_request(core, *node, arrived),
             _ => return,
         };

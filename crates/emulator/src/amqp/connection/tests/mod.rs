@@ -339,7 +339,8 @@ fn a_waiting_receiver_is_woken_by_an_append() {
     for _ in 0..3 {
         hub.partition("0")
             .unwrap()
-            .append(std::slice::from_ref(&message));
+            .append(std::slice::from_ref(&message))
+            .unwrap();
     }
     peer.signals();
     assert_eq!(

@@ -116,6 +116,10 @@ pub(crate) enum Happening {
     Stopping { member: Member },
     /// A processor is gone: crashed, or at the end of its stop.
     Down { member: Member, by_crash: bool },
+    /// A processor is no longer scheduled.
+    Paused { member: Member },
+    /// It is again.
+    Resumed { member: Member },
     /// A fault begins or ends.
     Fault { what: String },
     /// A phase of the run begins.

@@ -14,6 +14,7 @@ use std::fmt;
 
 use eventhubs_processor::ProcessorOptions;
 
+pub(crate) use replay::Replay;
 pub use run::run;
 pub use table::{TableRequest, print};
 

@@ -14,7 +14,9 @@ use tokio::time::sleep;
 
 pub(crate) use blobs::{CheckpointBlob, Header, Operation, OwnershipBlob, Refusal};
 pub(crate) use client::StoreClient;
-pub(crate) use weather::{Fate, Weather};
+pub(crate) use weather::{LATEST, Weather};
+
+use self::weather::Fate;
 
 use self::blobs::Blobs;
 use crate::history::{Happening, Member, Partition, Time};

@@ -21,6 +21,9 @@ pub(crate) struct Weather {
     pub(crate) late: u32,
 }
 
+/// No request is longer on its way, in milliseconds.
+pub(crate) const LATEST: Time = 60_000;
+
 impl Default for Weather {
     fn default() -> Self {
         Self {
@@ -75,7 +78,7 @@ impl Weather {
             (self.failed, Fate::Failed),
             (self.lost_requests, Fate::LostRequest),
             (self.lost_replies, Fate::LostReply),
-            (self.late, Fate::Late(rng.random_range(5_000..120_000))),
+            (self.late, Fate::Late(rng.random_range(5_000..LATEST))),
         ] {
             if roll < rate {
                 return fate;

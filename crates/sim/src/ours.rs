@@ -45,7 +45,8 @@ impl OurSetup {
     /// Starts a processor under a name that no other one of the run has.
     pub(crate) fn spawn(&self, name: &str) -> Result<Ours, eventhubs_processor::BuildError> {
         let number = self.world.seed().number(name, 0);
-        let owner_id = format!("{number:016x}-{name}");
+        // No other name is a part of it.
+        let owner_id = format!("{number:016x}-{name}.");
         let member = self.world.enter(&owner_id);
         self.world.note(Happening::Up {
             member,
@@ -53,7 +54,12 @@ impl OurSetup {
         });
         let gate = Gate::default();
         let store = BuggyStore::new(
-            StoreClient::new(&self.store, member, gate.clone()),
+            StoreClient::new(
+                &self.store,
+                member,
+                gate.clone(),
+                self.options.load_balancing_interval,
+            ),
             self.bug,
         );
         let hub = HubClient::new(&self.hub, member, gate.clone(), self.bug);

@@ -8,16 +8,15 @@ use crate::history::{Member, Partition};
 use crate::store::Listing;
 use crate::world::World;
 
-/// An owner whose newest record is younger than this is alive by every rule.
-const SURELY_ALIVE: u64 = 15;
-
-/// What is wrong with writing `member` into `partition`, if anything.
+/// What is wrong with writing `member` into `partition`, if anything. An owner whose newest record is younger than
+/// `surely_alive` seconds is alive by every rule.
 pub(crate) fn claim(
     world: &World,
     view: &Listing,
     member: Member,
     partition: Partition,
     condition: &WriteCondition,
+    surely_alive: u64,
 ) -> Option<&'static str> {
     if !matches!(
         condition,
@@ -39,8 +38,8 @@ pub(crate) fn claim(
     }
     let (_, blob) = view.records.iter().find(|(id, _)| *id == partition)?;
     let victim = owner_of(&blob.owner).filter(|owner| *owner != member)?;
-    let is_alive = |owner: Member| view.date.saturating_sub(newest[&owner]) < SURELY_ALIVE;
-    if !is_alive(victim) || view.date.saturating_sub(blob.modified) >= SURELY_ALIVE {
+    let is_alive = |owner: Member| view.date.saturating_sub(newest[&owner]) < surely_alive;
+    if !is_alive(victim) || view.date.saturating_sub(blob.modified) >= surely_alive {
         return None;
     }
     // Everybody who may count is counted, which makes the quota as small as it can be.

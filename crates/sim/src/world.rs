@@ -25,8 +25,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     history: History,
-    owners: BTreeMap<String, Member>,
-    members: Vec<Arc<str>>,
+    /// By name, which is the owner id or a part of it.
+    members: BTreeMap<String, Member>,
 }
 
 /// When the run starts, by the store's clock.
@@ -53,10 +53,6 @@ impl World {
         u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(Time::MAX)
     }
 
-    pub(crate) fn instant(&self, time: Time) -> Instant {
-        self.inner.started + Duration::from_millis(time)
-    }
-
     /// The store's clock, in whole seconds: blob storage tells no more.
     pub(crate) fn server_secs(&self) -> u64 {
         EPOCH_SECS + self.now() / 1000
@@ -67,17 +63,20 @@ impl World {
         self.state().history.note(now, happening);
     }
 
-    /// Enters a new life of a processor under its owner id.
-    pub(crate) fn enter(&self, owner_id: &str) -> Member {
+    /// Enters a new life of a processor under a name that will be its owner id or a part of it.
+    pub(crate) fn enter(&self, name: &str) -> Member {
         let mut state = self.state();
         let member = Member(u32::try_from(state.members.len()).unwrap_or(u32::MAX));
-        state.members.push(owner_id.into());
-        state.owners.insert(owner_id.to_owned(), member);
+        state.members.insert(name.to_owned(), member);
         member
     }
 
     pub(crate) fn member_of(&self, owner_id: &str) -> Option<Member> {
-        self.state().owners.get(owner_id).copied()
+        let members = &self.state().members;
+        members.get(owner_id).copied().or_else(|| {
+            let named = |(name, _): &(&String, _)| owner_id.contains(name.as_str());
+            members.iter().find(named).map(|(_, member)| *member)
+        })
     }
 
     /// Reads the history so far.

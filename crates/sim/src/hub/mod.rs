@@ -92,15 +92,6 @@ impl SimHub {
         log.map_or(-1, |log| log.events.len() as i64 - 1)
     }
 
-    /// Who reads a partition.
-    pub(crate) fn readers(&self, partition: Partition) -> Vec<Member> {
-        let state = self.lock();
-        let log = state.partitions.get(partition as usize);
-        log.map_or_else(Vec::new, |log| {
-            log.attached.iter().map(|link| link.member).collect()
-        })
-    }
-
     /// Breaks the links of one partition.
     pub(crate) fn disconnect(&self, partition: Partition, kind: TransportErrorKind) {
         let links = {

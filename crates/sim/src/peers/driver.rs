@@ -97,10 +97,6 @@ impl PeerHandle {
         // Aborted is ended too.
         let _ = self.task.await;
     }
-
-    pub(crate) fn member(&self) -> Option<Member> {
-        self.shared.member()
-    }
 }
 
 /// Runs one life after another: an SDK whose loop ends by an error is started again by its application.

@@ -11,7 +11,7 @@ use crate::peers::Sdk;
 use crate::store::{Counts, Weather};
 
 /// Figures of one run; a figure that was never reached is left out.
-pub type Measured = BTreeMap<Metric, f64>;
+type Measured = BTreeMap<Metric, f64>;
 
 const SECOND: Time = 1000;
 const MINUTE: Time = 60 * SECOND;
@@ -28,7 +28,7 @@ const LIMIT: Time = 14 * HOUR;
 /// # Errors
 ///
 /// If there is no runtime.
-pub fn run(case: &Case) -> std::io::Result<Measured> {
+pub fn run(case: &Case) -> std::io::Result<BTreeMap<Metric, f64>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

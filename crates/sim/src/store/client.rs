@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use eventhubs_processor::checkpoint::{
@@ -25,17 +26,20 @@ pub(crate) struct StoreClient {
     world: World,
     member: Member,
     gate: Gate,
+    /// Two intervals, in seconds.
+    surely_alive: u64,
     /// The last listing that the processor was given: what it plans from.
     view: Arc<Mutex<Option<Listing>>>,
 }
 
 impl StoreClient {
-    pub(crate) fn new(store: &SimStore, member: Member, gate: Gate) -> Self {
+    pub(crate) fn new(store: &SimStore, member: Member, gate: Gate, interval: Duration) -> Self {
         Self {
             world: store.world.clone(),
             store: store.clone(),
             member,
             gate,
+            surely_alive: 2 * interval.as_secs(),
             view: Arc::default(),
         }
     }
@@ -43,7 +47,14 @@ impl StoreClient {
     fn check_claim(&self, partition: Partition, condition: &WriteCondition) {
         let view = self.view();
         if let Some(why) = view.as_ref().and_then(|view| {
-            view_check::claim(&self.world, view, self.member, partition, condition)
+            view_check::claim(
+                &self.world,
+                view,
+                self.member,
+                partition,
+                condition,
+                self.surely_alive,
+            )
         }) {
             self.world.note(Happening::Misjudged {
                 member: self.member,

@@ -117,20 +117,6 @@ impl SimStore {
         state.weather_of.clear();
     }
 
-    /// The ownership records now, without asking over the wire.
-    pub(crate) fn owners_now(&self) -> BTreeMap<Partition, Option<Member>> {
-        let state = self.lock();
-        state
-            .blobs
-            .ownerships
-            .iter()
-            .map(|(partition, blob)| {
-                let owner = blob.owner.as_deref();
-                (*partition, owner.and_then(|id| self.world.member_of(id)))
-            })
-            .collect()
-    }
-
     /// The checkpoints now, without asking over the wire.
     pub(crate) fn checkpoints_now(&self) -> BTreeMap<Partition, i64> {
         let state = self.lock();

@@ -61,10 +61,6 @@ impl Weather {
         }
     }
 
-    pub(crate) fn is_fair(self) -> bool {
-        self == Self::default()
-    }
-
     pub(crate) fn fate(self, rng: &mut impl Rng) -> Fate {
         if self.is_down {
             return Fate::Failed;

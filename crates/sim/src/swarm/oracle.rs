@@ -44,6 +44,8 @@ struct Log {
     /// Who gave it back, if nobody has claimed it since.
     released_by: Option<Member>,
     last_attached: Option<(Member, Time)>,
+    /// Everybody who ever owned it, and since when they do not.
+    owners: BTreeMap<Member, Option<Time>>,
 }
 
 #[derive(Debug)]
@@ -257,6 +259,17 @@ impl Oracle {
             self.reads.insert((member, partition), after);
             return Ok(());
         }
+        match log.owners.get(&member) {
+            None => {
+                let what = format!("{member} attached to {partition} without ever owning it");
+                return Err(("G5 owner reads", what));
+            }
+            Some(Some(lost)) if now - lost > self.bounds.overlap && !self.is_disturbed => {
+                let what = format!("{member} attached to {partition}, lost at {lost}");
+                return Err(("G5 owner reads", what));
+            }
+            Some(_) => {}
+        }
         let term = self.current.get(&(member, partition));
         let Some(term) = term.and_then(|term| self.terms.get(term)) else {
             let what = format!("{member} attached to {partition} outside of a term");
@@ -305,6 +318,12 @@ impl Oracle {
         to: Option<Member>,
     ) -> Result<(), (&'static str, String)> {
         let log = self.logs.entry(partition).or_insert_with(empty_log);
+        if let Some(from) = from {
+            log.owners.insert(from, Some(now));
+        }
+        if let Some(to) = to {
+            log.owners.insert(to, None);
+        }
         log.owner = to;
         log.released_by = to.is_none().then_some(by);
         let is_alive = |member: Option<Member>| {
@@ -376,17 +395,14 @@ impl Oracle {
             let what = format!("{member} got {seq} of {partition} after giving it back");
             return Err(("O9 end", what));
         }
-        if let Some((reader, since)) = log.last_attached {
-            let overlap = now - since;
-            let is_excused = self.is_disturbed
-                || !life.is_ours
-                || life
-                    .last_pause
-                    .is_some_and(|pause| now - pause < self.bounds.overlap);
-            if reader != member && life.is_ours {
-                self.longest_overlap = self.longest_overlap.max(overlap);
-            }
-            if reader != member && overlap > self.bounds.overlap && !is_excused {
+        if let Some((reader, since)) = log.last_attached
+            && reader != member
+            && life.is_ours
+        {
+            // A processor that is not scheduled can learn nothing.
+            let overlap = now - since.max(life.last_pause.unwrap_or(0));
+            self.longest_overlap = self.longest_overlap.max(overlap);
+            if overlap > self.bounds.overlap && !self.is_disturbed {
                 let what = format!(
                     "{member} got {seq} of {partition}, {overlap} ms after {reader} had attached"
                 );

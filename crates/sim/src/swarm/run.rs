@@ -105,6 +105,9 @@ const START: Time = 20 * SECOND;
 /// Processing what has piled up, at most: the longest back-off and the last listing that shows a loss are in it.
 const DRAIN: Time = 180 * SECOND;
 
+/// How long a foreign batch may take to end after its link was stolen.
+const REPAIR: Time = 30 * SECOND;
+
 impl Run {
     fn new(request: &Request, plan: Plan) -> Self {
         let bounds = Bounds {
@@ -224,7 +227,9 @@ impl Run {
         for partition in 0..self.group.hub.partitions() {
             self.group.hub.append(partition);
         }
-        let deadline = self.group.world.now() + DRAIN;
+        let begin = self.group.world.now();
+        let deadline = begin + DRAIN;
+        let mut next_repair = begin + REPAIR;
         loop {
             self.pass(SECOND).await?;
             let behind = self.oracle.behind();
@@ -233,7 +238,17 @@ impl Run {
             if behind.is_empty() && stored == newest {
                 return Ok(());
             }
-            if self.group.world.now() >= deadline {
+            let now = self.group.world.now();
+            if now >= next_repair && !self.plan.peers.is_empty() {
+                // A foreign batch that was in hand when its link was stolen has moved the checkpoint back. The owner
+                // puts that right with its next checkpoint, and not before.
+                for (partition, newest) in newest {
+                    if stored.get(&partition).is_none_or(|stored| *stored < newest) {
+                        self.group.hub.append(partition);
+                    }
+                }
+                next_repair = now + REPAIR;
+            } else if now >= deadline {
                 let what = format!(
                     "not processed: {behind:?}; checkpoints {stored:?}, events up to {newest:?}"
                 );

@@ -59,8 +59,6 @@ pub(crate) enum Happening {
         partition: Partition,
         from: Option<Member>,
         to: Option<Member>,
-        /// Whether the record of the previous owner had been written within the last 20 seconds.
-        was_fresh: bool,
     },
     /// A member planned something that its own view of the group forbids.
     Misjudged {

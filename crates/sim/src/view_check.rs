@@ -8,6 +8,9 @@ use crate::history::{Member, Partition};
 use crate::store::Listing;
 use crate::world::World;
 
+/// How the owner id of a processor of ours begins while it waits for somebody to take over.
+const LEAVING: &str = "rs1-0-";
+
 /// What is wrong with writing `member` into `partition`, if anything. An owner whose newest record is younger than
 /// `surely_alive` seconds is alive by every rule.
 pub(crate) fn claim(
@@ -25,7 +28,10 @@ pub(crate) fn claim(
         return Some("an ownership write without a condition");
     }
     let owner_of = |owner: &Option<_>| -> Option<Member> {
-        owner.as_deref().and_then(|id: &str| world.member_of(id))
+        let staying = owner
+            .as_deref()
+            .filter(|id: &&str| !id.starts_with(LEAVING));
+        staying.and_then(|id| world.member_of(id))
     };
     let mut newest: BTreeMap<Member, u64> = BTreeMap::new();
     let mut loads: BTreeMap<Member, usize> = BTreeMap::new();

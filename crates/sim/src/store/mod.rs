@@ -225,14 +225,16 @@ impl SimStore {
             (before, result)
         };
         if result.is_ok() {
-            let previous = before.as_ref().and_then(|blob| blob.owner.clone());
-            if previous != owner {
+            let member = |owner: Option<&Arc<str>>| owner.and_then(|id| self.world.member_of(id));
+            let from = member(before.as_ref().and_then(|blob| blob.owner.as_ref()));
+            let to = member(owner.as_ref());
+            // A renewal, or the same owner under another id.
+            if from != to {
                 self.world.note(Happening::OwnerChanged {
                     by,
                     partition,
-                    from: previous.and_then(|id| self.world.member_of(&id)),
-                    to: owner.and_then(|id| self.world.member_of(&id)),
-                    was_fresh: before.is_some_and(|blob| now.saturating_sub(blob.modified) <= 20),
+                    from,
+                    to,
                 });
             }
         }

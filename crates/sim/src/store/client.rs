@@ -100,7 +100,8 @@ impl CheckpointStore for StoreClient {
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
         let partition = number(partition_id)?;
-        if owner_id.is_some() {
+        let claimer = owner_id.and_then(|id| self.world.member_of(id.as_str()));
+        if claimer == Some(self.member) {
             self.check_claim(partition, condition);
         }
         let owner: Option<Arc<str>> = owner_id.map(|id| id.as_str().into());

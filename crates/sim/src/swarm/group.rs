@@ -151,6 +151,12 @@ impl Group {
         self.apply()
     }
 
+    /// Whether somebody is still on the way out.
+    pub(crate) fn is_stopping(&mut self) -> bool {
+        while self.stopping.try_join_next().is_some() {}
+        !self.stopping.is_empty()
+    }
+
     /// Stops everybody gracefully.
     pub(crate) async fn stop(&mut self) {
         for slot in 0..self.slots.len() {

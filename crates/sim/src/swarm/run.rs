@@ -201,7 +201,7 @@ impl Run {
                 .world
                 .with_history(|history| replay.advance(history.records()));
             let is_well = replay.is_covered() && (!is_alone || replay.is_balanced());
-            if is_well {
+            if is_well && !self.group.is_stopping() {
                 return Ok(());
             }
             if self.group.world.now() >= deadline {

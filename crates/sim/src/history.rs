@@ -1,0 +1,149 @@
+//! What happened, as the hub and the store saw it: the oracle believes nobody else.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Milliseconds of virtual time since the start.
+pub(crate) type Time = u64;
+
+/// A partition, by number; its id is the number as text.
+pub(crate) type Partition = u32;
+
+/// One life of one processor. A restarted processor is another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Member(pub(crate) u32);
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}", self.0)
+    }
+}
+
+/// One stay of a partition in a member, from the initialize hook to the close hook.
+pub(crate) type TermId = u32;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Happening {
+    /// An event was enqueued.
+    Appended { partition: Partition, seq: i64 },
+    /// The hub accepted a receiver that starts after sequence number `after`.
+    Attached {
+        member: Member,
+        partition: Partition,
+        link: u64,
+        after: i64,
+    },
+    /// A receiver is gone, for whatever reason.
+    Detached {
+        member: Member,
+        partition: Partition,
+        link: u64,
+    },
+    /// A member read a checkpoint.
+    CheckpointRead {
+        member: Member,
+        partition: Partition,
+        seq: Option<i64>,
+    },
+    /// The store applied a checkpoint.
+    CheckpointApplied {
+        member: Member,
+        partition: Partition,
+        before: Option<i64>,
+        seq: i64,
+    },
+    /// The store applied an ownership write that changed the owner.
+    OwnerChanged {
+        by: Member,
+        partition: Partition,
+        from: Option<Member>,
+        to: Option<Member>,
+    },
+    /// A member planned something that its own view of the group forbids.
+    Misjudged {
+        member: Member,
+        partition: Partition,
+        why: &'static str,
+    },
+    /// A term began.
+    TermStarted {
+        member: Member,
+        partition: Partition,
+        term: TermId,
+    },
+    /// A term ended; the flag tells whether by a graceful stop.
+    TermEnded {
+        member: Member,
+        partition: Partition,
+        term: TermId,
+        by_shutdown: bool,
+    },
+    /// The handler was called.
+    HandlerStarted {
+        member: Member,
+        partition: Partition,
+        term: TermId,
+        seq: i64,
+    },
+    /// The handler has done its work on an event; a checkpoint may follow.
+    HandlerDone {
+        member: Member,
+        partition: Partition,
+        term: TermId,
+        seq: i64,
+    },
+    /// The handler failed on an event.
+    HandlerFailed {
+        member: Member,
+        partition: Partition,
+        term: TermId,
+        seq: i64,
+    },
+    /// The content of an event was not what had been sent.
+    Corrupted { partition: Partition, seq: i64 },
+    /// The library accepted what it must refuse.
+    Accepted {
+        member: Member,
+        partition: Partition,
+        what: &'static str,
+    },
+    /// A processor started.
+    Up { member: Member, is_ours: bool },
+    /// A processor was asked to stop.
+    Stopping { member: Member },
+    /// A processor is gone: crashed, or at the end of its stop.
+    Down { member: Member, by_crash: bool },
+    /// A processor is no longer scheduled.
+    Paused { member: Member },
+    /// It is again.
+    Resumed { member: Member },
+    /// A fault begins or ends.
+    Fault { what: String },
+    /// A phase of the run begins.
+    Phase { name: &'static str },
+}
+
+/// Everything that happened, in order, with a hash over it.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    records: Vec<(Time, Happening)>,
+    hasher: DefaultHasher,
+}
+
+impl History {
+    pub(crate) fn note(&mut self, now: Time, happening: Happening) {
+        (now, &happening).hash(&mut self.hasher);
+        self.records.push((now, happening));
+    }
+
+    /// The records, oldest first.
+    pub(crate) fn records(&self) -> &[(Time, Happening)] {
+        &self.records
+    }
+
+    /// Equal for equal histories.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hasher.finish()
+    }
+}

@@ -1,0 +1,163 @@
+//! The hub as one of our processors sees it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventhubs_processor::error::TransportErrorKind;
+use eventhubs_processor::transport::{PartitionReceiver, ReceiverOptions};
+use eventhubs_processor::{
+    EventHubProperties, EventParts, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
+    Transport, TransportError,
+};
+
+use super::{MANAGEMENT, Receiver, SimHub};
+use crate::bugs::Bug;
+use crate::gate::Gate;
+use crate::history::{Member, Partition};
+use crate::payload;
+use crate::world::{partition_number, system_time};
+
+/// One processor's connection.
+#[derive(Debug)]
+pub(crate) struct HubClient {
+    hub: SimHub,
+    member: Member,
+    gate: Gate,
+    bug: Option<Bug>,
+}
+
+impl HubClient {
+    pub(crate) fn new(hub: &SimHub, member: Member, gate: Gate, bug: Option<Bug>) -> Self {
+        Self {
+            hub: hub.clone(),
+            member,
+            gate,
+            bug,
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for HubClient {
+    fn fully_qualified_namespace(&self) -> &str {
+        "sim.servicebus.windows.net"
+    }
+
+    fn event_hub_name(&self) -> &str {
+        "hub"
+    }
+
+    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
+        self.gate.pass().await;
+        tokio::time::sleep(MANAGEMENT).await;
+        self.gate.pass().await;
+        let ids = (0..self.hub.partitions()).map(|id| id.to_string().into());
+        Ok(EventHubProperties::new("hub", ids.collect()))
+    }
+
+    async fn partition_properties(
+        &self,
+        partition_id: &PartitionId,
+    ) -> Result<PartitionProperties, TransportError> {
+        let partition = number(partition_id)?;
+        self.gate.pass().await;
+        tokio::time::sleep(MANAGEMENT).await;
+        self.gate.pass().await;
+        let last = self.hub.last(partition);
+        Ok(PartitionProperties {
+            event_hub_name: "hub".to_owned(),
+            partition_id: partition_id.clone(),
+            beginning_sequence_number: 0,
+            last_enqueued_sequence_number: last,
+            last_enqueued_offset: (last * 100).to_string().into(),
+            last_enqueued_time: system_time(0),
+            is_empty: last < 0,
+        })
+    }
+
+    async fn open_receiver(
+        &self,
+        options: ReceiverOptions,
+    ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
+        let partition = number(&options.partition_id)?;
+        let mut after = match &options.position {
+            EventPosition::Earliest => -1,
+            EventPosition::Offset { offset, inclusive } => {
+                let offset = offset.as_str().parse::<i64>().unwrap_or(-100);
+                offset / 100 - i64::from(*inclusive)
+            }
+            EventPosition::SequenceNumber {
+                sequence_number,
+                inclusive,
+            } => *sequence_number - i64::from(*inclusive),
+            _ => self.hub.last(partition),
+        };
+        let mut has_level = options.owner_level.is_some();
+        match self.bug {
+            Some(Bug::SkipOnOpen) if after >= 0 => after += 1,
+            Some(Bug::OpenAtLatest) => after = self.hub.last(partition),
+            Some(Bug::NoOwnerLevel) => has_level = false,
+            _ => {}
+        }
+        self.gate.pass().await;
+        let opened = self
+            .hub
+            .attach(self.member, partition, after, has_level)
+            .await;
+        self.gate.pass().await;
+        let receiver = opened.map_err(|kind| TransportError::new(kind, "attach"))?;
+        Ok(Box::new(GatedReceiver {
+            receiver,
+            partition,
+            seed: self.hub.world.seed().0,
+            gate: self.gate.clone(),
+            bug: self.bug,
+        }))
+    }
+
+    async fn close(&self) {}
+}
+
+fn number(partition_id: &PartitionId) -> Result<Partition, TransportError> {
+    partition_number(partition_id.as_str()).ok_or_else(|| {
+        let context = format!("partition {partition_id}");
+        TransportError::new(TransportErrorKind::NotFound, context)
+    })
+}
+
+#[derive(Debug)]
+struct GatedReceiver {
+    receiver: Receiver,
+    partition: Partition,
+    seed: u64,
+    gate: Gate,
+    bug: Option<Bug>,
+}
+
+#[async_trait]
+impl PartitionReceiver for GatedReceiver {
+    async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError> {
+        self.gate.pass().await;
+        let received = self.receiver.receive(max).await;
+        let received = received.map_err(|kind| TransportError::new(kind, "receive"))?;
+        let mut events: Vec<_> = received
+            .into_iter()
+            .map(|(seq, enqueued)| {
+                let mut body = payload::body(self.seed, self.partition, seq);
+                if self.bug == Some(Bug::CorruptBody) && seq % 17 == 5 {
+                    body[3] ^= 1;
+                }
+                let time = system_time(0) + Duration::from_millis(enqueued);
+                ReceivedEvent::new(EventParts::new(seq, (seq * 100).to_string(), time, body))
+            })
+            .collect();
+        if self.bug == Some(Bug::Reorder) && events.len() > 1 {
+            events.swap(0, 1);
+        }
+        Ok(events)
+    }
+
+    async fn close(self: Box<Self>) {
+        self.gate.pass().await;
+    }
+}

@@ -1,0 +1,267 @@
+//! The store as one of our processors sees it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventhubs_processor::checkpoint::{
+    OwnershipListing, StoredCheckpoint, WriteCondition, WriteOutcome, Written,
+};
+use eventhubs_processor::error::StoreErrorKind;
+use eventhubs_processor::{
+    Checkpoint, CheckpointStore, ETag, GroupScope, OwnerId, Ownership, PartitionId, StoreError,
+};
+
+use super::{CheckpointBlob, Header, Listing, Operation, Refusal, SimStore, Trouble};
+use crate::gate::Gate;
+use crate::history::{Happening, Member, Partition};
+use crate::view_check;
+use crate::world::{World, partition_number, system_time};
+
+/// One processor's way to the store.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreClient {
+    store: SimStore,
+    world: World,
+    member: Member,
+    gate: Gate,
+    /// Two intervals, in seconds.
+    surely_alive: u64,
+    /// The last listing that the processor was given: what it plans from.
+    view: Arc<Mutex<Option<Listing>>>,
+}
+
+impl StoreClient {
+    pub(crate) fn new(store: &SimStore, member: Member, gate: Gate, interval: Duration) -> Self {
+        Self {
+            world: store.world.clone(),
+            store: store.clone(),
+            member,
+            gate,
+            surely_alive: 2 * interval.as_secs(),
+            view: Arc::default(),
+        }
+    }
+
+    fn check_claim(&self, partition: Partition, condition: &WriteCondition) {
+        let view = self.view();
+        if let Some(why) = view.as_ref().and_then(|view| {
+            view_check::claim(
+                &self.world,
+                view,
+                self.member,
+                partition,
+                condition,
+                self.surely_alive,
+            )
+        }) {
+            self.world.note(Happening::Misjudged {
+                member: self.member,
+                partition,
+                why,
+            });
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, Option<Listing>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for StoreClient {
+    async fn list_ownership(&self, _scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
+        self.gate.pass().await;
+        let listing = self.store.list_ownership(self.member).await;
+        self.gate.pass().await;
+        let listing = listing.map_err(|trouble| error(trouble, "list"))?;
+        *self.view() = Some(listing.clone());
+        let ownerships = listing
+            .records
+            .into_iter()
+            .map(|(partition, blob)| Ownership {
+                partition_id: partition.to_string().into(),
+                owner_id: blob.owner.map(OwnerId::new),
+                etag: tag(blob.version),
+                last_modified: Some(system_time(blob.modified)),
+            });
+        Ok(OwnershipListing {
+            as_of: system_time(listing.date),
+            ownerships: ownerships.collect(),
+        })
+    }
+
+    async fn claim_ownership(
+        &self,
+        _scope: &GroupScope,
+        partition_id: &PartitionId,
+        owner_id: Option<&OwnerId>,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError> {
+        let partition = number(partition_id)?;
+        let claimer = owner_id.and_then(|id| self.world.member_of(id.as_str()));
+        if claimer == Some(self.member) {
+            self.check_claim(partition, condition);
+        }
+        let owner: Option<Arc<str>> = owner_id.map(|id| id.as_str().into());
+        let (operation, header) = request(condition);
+        self.gate.pass().await;
+        let mut answer = self
+            .store
+            .write_owner(self.member, operation, partition, owner.clone(), header)
+            .await;
+        // As the blob store does: a record that vanished is created, a claim on it that is.
+        if answer == Ok(Err(Refusal::NotFound)) && owner.is_some() {
+            answer = self
+                .store
+                .write_owner(
+                    self.member,
+                    Operation::PutBlob,
+                    partition,
+                    owner,
+                    Header::IfAbsent,
+                )
+                .await;
+        }
+        self.gate.pass().await;
+        outcome(answer.map(|done| {
+            done.map(|blob| Written {
+                etag: tag(blob.version),
+                last_modified: Some(system_time(blob.modified)),
+            })
+        }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _scope: &GroupScope,
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        self.gate.pass().await;
+        let found = self.store.list_checkpoints(self.member).await;
+        self.gate.pass().await;
+        let found: BTreeMap<Partition, CheckpointBlob> =
+            found.map_err(|trouble| error(trouble, "list"))?;
+        for (partition, blob) in &found {
+            self.world.note(Happening::CheckpointRead {
+                member: self.member,
+                partition: *partition,
+                seq: Some(blob.seq),
+            });
+        }
+        Ok(found
+            .into_iter()
+            .map(|(id, blob)| stored(id, &blob))
+            .collect())
+    }
+
+    async fn checkpoint(
+        &self,
+        _scope: &GroupScope,
+        partition_id: &PartitionId,
+    ) -> Result<Option<StoredCheckpoint>, StoreError> {
+        let partition = number(partition_id)?;
+        self.gate.pass().await;
+        let found = self.store.read_checkpoint(self.member, partition).await;
+        self.gate.pass().await;
+        let found = found.map_err(|trouble| error(trouble, "read"))?;
+        self.world.note(Happening::CheckpointRead {
+            member: self.member,
+            partition,
+            seq: found.as_ref().map(|blob| blob.seq),
+        });
+        Ok(found.map(|blob| stored(partition, &blob)))
+    }
+
+    async fn update_checkpoint(
+        &self,
+        _scope: &GroupScope,
+        checkpoint: &Checkpoint,
+        condition: &WriteCondition,
+    ) -> Result<WriteOutcome, StoreError> {
+        let partition = number(&checkpoint.partition_id)?;
+        let (Some(_), Some(seq)) = (&checkpoint.offset, checkpoint.sequence_number) else {
+            let context = "a checkpoint needs both values";
+            return Err(StoreError::new(StoreErrorKind::InvalidValue, context));
+        };
+        let (operation, header) = request(condition);
+        self.gate.pass().await;
+        let mut answer = self
+            .store
+            .write_checkpoint(self.member, operation, partition, seq, header)
+            .await;
+        if answer == Ok(Err(Refusal::NotFound)) {
+            answer = self
+                .store
+                .write_checkpoint(
+                    self.member,
+                    Operation::PutBlob,
+                    partition,
+                    seq,
+                    Header::IfAbsent,
+                )
+                .await;
+        }
+        self.gate.pass().await;
+        outcome(answer.map(|done| {
+            done.map(|version| Written {
+                etag: tag(version),
+                last_modified: None,
+            })
+        }))
+    }
+}
+
+fn number(partition_id: &PartitionId) -> Result<Partition, StoreError> {
+    partition_number(partition_id.as_str()).ok_or_else(|| {
+        StoreError::new(
+            StoreErrorKind::InvalidValue,
+            format!("no partition {partition_id}"),
+        )
+    })
+}
+
+fn tag(version: u64) -> ETag {
+    ETag::new(format!("{version:#X}"))
+}
+
+fn request(condition: &WriteCondition) -> (Operation, Header) {
+    match condition {
+        WriteCondition::Absent => (Operation::PutBlob, Header::IfAbsent),
+        WriteCondition::Matches(etag) => {
+            // A tag that this store never gave matches nothing.
+            let digits = etag.as_str().trim_start_matches("0x");
+            let version = u64::from_str_radix(digits, 16).unwrap_or(0);
+            (Operation::SetMetadata, Header::IfMatch(version))
+        }
+        _ => (Operation::SetMetadata, Header::None),
+    }
+}
+
+fn outcome(answer: Result<Result<Written, Refusal>, Trouble>) -> Result<WriteOutcome, StoreError> {
+    match answer {
+        Ok(Ok(written)) => Ok(WriteOutcome::Written(written)),
+        Ok(Err(_)) => Ok(WriteOutcome::Lost),
+        Err(Trouble::Failed) => Err(error(Trouble::Failed, "write")),
+        Err(trouble) => Ok(WriteOutcome::Unknown(error(trouble, "write"))),
+    }
+}
+
+fn error(trouble: Trouble, context: &str) -> StoreError {
+    let kind = match trouble {
+        Trouble::Failed => StoreErrorKind::Unavailable,
+        Trouble::Unanswered => StoreErrorKind::Timeout,
+    };
+    StoreError::new(kind, context)
+}
+
+fn stored(partition: Partition, blob: &CheckpointBlob) -> StoredCheckpoint {
+    StoredCheckpoint {
+        checkpoint: Checkpoint {
+            partition_id: partition.to_string().into(),
+            offset: Some((blob.seq * 100).to_string().into()),
+            sequence_number: Some(blob.seq),
+        },
+        etag: tag(blob.version),
+    }
+}

@@ -1,0 +1,55 @@
+//! Whether a claim of ours follows from what the processor had seen. Says what is certainly wrong, nothing about taste.
+
+use std::collections::BTreeMap;
+
+use eventhubs_processor::checkpoint::WriteCondition;
+
+use crate::history::{Member, Partition};
+use crate::store::Listing;
+use crate::world::World;
+
+/// How the owner id of a processor of ours begins while it waits for somebody to take over.
+const LEAVING: &str = "rs1-0-";
+
+/// What is wrong with writing `member` into `partition`, if anything. An owner whose newest record is younger than
+/// `surely_alive` seconds is alive by every rule.
+pub(crate) fn claim(
+    world: &World,
+    view: &Listing,
+    member: Member,
+    partition: Partition,
+    condition: &WriteCondition,
+    surely_alive: u64,
+) -> Option<&'static str> {
+    if !matches!(
+        condition,
+        WriteCondition::Absent | WriteCondition::Matches(_)
+    ) {
+        return Some("an ownership write without a condition");
+    }
+    let owner_of = |owner: &Option<_>| -> Option<Member> {
+        let staying = owner
+            .as_deref()
+            .filter(|id: &&str| !id.starts_with(LEAVING));
+        staying.and_then(|id| world.member_of(id))
+    };
+    let mut newest: BTreeMap<Member, u64> = BTreeMap::new();
+    let mut loads: BTreeMap<Member, usize> = BTreeMap::new();
+    for (_, blob) in &view.records {
+        if let Some(owner) = owner_of(&blob.owner) {
+            let newest = newest.entry(owner).or_default();
+            *newest = (*newest).max(blob.modified);
+            *loads.entry(owner).or_default() += 1;
+        }
+    }
+    let (_, blob) = view.records.iter().find(|(id, _)| *id == partition)?;
+    let victim = owner_of(&blob.owner).filter(|owner| *owner != member)?;
+    let is_alive = |owner: Member| view.date.saturating_sub(newest[&owner]) < surely_alive;
+    if !is_alive(victim) || view.date.saturating_sub(blob.modified) >= surely_alive {
+        return None;
+    }
+    // Everybody who may count is counted, which makes the quota as small as it can be.
+    let others = loads.keys().filter(|owner| **owner != member).count();
+    let quota = view.records.len() / (others + 1);
+    (loads[&victim] <= quota).then_some("a steal from an owner with no more than its share")
+}

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::Control;
+use super::linger::linger;
 use super::pump::{PumpEnd, Shared};
+use crate::balance::leaving_id;
 use crate::checkpoint::{WriteCondition, WriteOutcome};
 use crate::model::{ETag, PartitionId};
 use crate::telemetry;
@@ -28,17 +31,20 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Stops in an order in which nothing is read twice: a partition is given back only after its handler has finished
 /// and its last checkpoint is written, and its link is closed only after that.
 pub(super) async fn stop(mut control: Control) -> StopReport {
-    let deadline = Instant::now() + control.shared.options.shutdown_timeout;
+    let begun = Instant::now();
+    let deadline = begun + control.shared.options.shutdown_timeout;
     let mut closing = JoinSet::new();
+    if control.lingers.load(Ordering::Relaxed) {
+        let options = &control.shared.options;
+        let end = begun + options.linger.min(options.shutdown_timeout / 2);
+        linger(&mut control, &mut closing, end).await;
+    }
+    control.pumps_stop.cancel();
     while let Ok(Some((partition_id, end))) = timeout_at(deadline, control.pumps.join_next()).await
     {
         let etag = control.owned.remove(&partition_id);
-        closing.spawn(give_back(
-            Arc::clone(&control.shared),
-            partition_id,
-            etag,
-            end.ok(),
-        ));
+        let shared = Arc::clone(&control.shared);
+        closing.spawn(give_back(shared, partition_id, etag, end.ok()));
     }
 
     let cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
@@ -55,16 +61,12 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     }
     // Owned without a pump: held off, just claimed or cut.
     for (partition_id, etag) in std::mem::take(&mut control.owned) {
-        closing.spawn(give_back(
-            Arc::clone(&control.shared),
-            partition_id,
-            Some(etag),
-            None,
-        ));
+        let shared = Arc::clone(&control.shared);
+        closing.spawn(give_back(shared, partition_id, Some(etag), None));
     }
     let closed = async {
         while closing.join_next().await.is_some() {}
-        if control.is_uncertain {
+        if !control.doubtful.is_empty() && !control.shared.options.keep_ownership_on_stop {
             give_back_listed(&control.shared).await;
         }
     };
@@ -79,13 +81,15 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     StopReport { cut_partitions }
 }
 
-async fn give_back(
+pub(super) async fn give_back(
     shared: Arc<Shared>,
     partition_id: PartitionId,
     etag: Option<ETag>,
     end: Option<PumpEnd>,
 ) {
-    if let Some(etag) = etag {
+    if let Some(etag) = etag
+        && !shared.options.keep_ownership_on_stop
+    {
         relinquish(&shared, &partition_id, etag).await;
     }
     if let Some(receiver) = end.and_then(|end| end.receiver) {
@@ -115,11 +119,13 @@ async fn give_back_listed(shared: &Arc<Shared>) {
     let Ok(listing) = shared.store.list_ownership(&shared.scope).await else {
         return;
     };
+    let leaving = leaving_id(&shared.owner_id);
     let mut seen = BTreeSet::new();
     for ownership in listing.ownerships {
-        let is_mine = ownership
-            .owner_id
-            .is_some_and(|owner| owner.is_same_as(&shared.owner_id));
+        let is_mine = ownership.owner_id.is_some_and(|owner| {
+            owner.is_same_as(&shared.owner_id)
+                || leaving.as_ref().is_some_and(|id| owner.is_same_as(id))
+        });
         if is_mine && seen.insert(ownership.partition_id.clone()) {
             relinquish(shared, &ownership.partition_id, ownership.etag).await;
         }

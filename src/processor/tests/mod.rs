@@ -2,6 +2,8 @@
 
 mod balancing;
 mod checkpoints;
+mod figures;
 mod stopping;
 mod support;
 mod terms;
+mod world;

@@ -7,6 +7,7 @@ use rand::{Rng, RngExt};
 
 use super::plan::{Plan, Reason};
 use super::snapshot::BalanceRule;
+use crate::model::PartitionId;
 
 /// Between two listings in a burst of claims: enough for simultaneous starters to see each other's first claims.
 const BURST: Duration = Duration::from_millis(50);
@@ -36,6 +37,8 @@ pub(crate) struct Memory {
     pub(super) orphan_rounds: u32,
     /// Races lost in a row.
     pub(super) retries: u32,
+    /// Partitions whose record in our name once had a version that was not ours.
+    pub(super) surprises: BTreeSet<PartitionId>,
     bursts: u32,
     quiet: u32,
 }

@@ -74,8 +74,11 @@ pub(crate) fn plan(
     memory: &mut Memory,
     rule: &BalanceRule,
 ) -> Plan {
-    let is_first = memory.members.is_none();
-    let view = View::new(snapshot, standing, rule, is_first);
+    let view = View::new(snapshot, standing, rule, memory);
+    memory
+        .surprises
+        .retain(|id| view.mine.contains(id) || view.twins.contains(id));
+    memory.surprises.extend(view.surprises.iter().cloned());
     let members: BTreeSet<String> = view.others.keys().cloned().collect();
     let has_changed = memory.members.replace(members.clone()) != Some(members);
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::cadence::Memory;
 use super::kin::{leaving_id, promised_suspect_time};
 use super::snapshot::{BalanceRule, Snapshot, Standing};
 use crate::model::{Ownership, PartitionId};
@@ -21,6 +22,8 @@ pub(super) struct View {
     /// Whether others that follow our rules are alive and staying.
     pub(super) has_kin: bool,
     pub(super) has_foreigners: bool,
+    /// Ours, at a version that we did not write, for the first time.
+    pub(super) surprises: Vec<PartitionId>,
     /// Partitions that somebody else writes in our name.
     pub(super) twins: Vec<PartitionId>,
     /// When the first of the live owners will have been silent for too long unless it shows life.
@@ -52,8 +55,9 @@ impl View {
         snapshot: &Snapshot,
         standing: &Standing<'_>,
         rule: &BalanceRule,
-        is_first: bool,
+        memory: &Memory,
     ) -> Self {
+        let is_first = memory.members.is_none();
         let mut view = Self::default();
         let my_leaving_id = leaving_id(standing.owner_id);
         let mut owners: BTreeMap<String, Owner<'_>> = BTreeMap::new();
@@ -73,6 +77,14 @@ impl View {
             let is_me = owner.is_same_as(standing.owner_id);
             if is_me && (is_first || is_known(record, standing)) {
                 if is_partition {
+                    view.mine.push(id.clone());
+                }
+                continue;
+            }
+            if is_me && !memory.surprises.contains(id) {
+                // Once is an operator who touched the record, or a former owner that handed it over late.
+                if is_partition {
+                    view.surprises.push(id.clone());
                     view.mine.push(id.clone());
                 }
                 continue;

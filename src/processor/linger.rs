@@ -53,7 +53,7 @@ pub(super) async fn linger(control: &mut Control, closing: &mut JoinSet<()>, end
                         closing.spawn(confirm(shared, partition_id, heir, pump.ok()));
                     }
                     None => {
-                        closing.spawn(give_back(shared, partition_id, etag, pump.ok()));
+                        closing.spawn(give_back(shared, partition_id, etag, pump.ok(), true));
                     }
                 }
             }
@@ -88,14 +88,14 @@ pub(super) async fn linger(control: &mut Control, closing: &mut JoinSet<()>, end
             let shared = Arc::clone(&control.shared);
             match heirs.remove(&partition_id) {
                 Some(heir) => closing.spawn(confirm(shared, partition_id, heir, pump.ok())),
-                None => closing.spawn(give_back(shared, partition_id, etag, pump.ok())),
+                None => closing.spawn(give_back(shared, partition_id, etag, pump.ok(), true)),
             };
         }
     }
 }
 
 /// Who claimed a partition, at which version.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Heir {
     owner_id: OwnerId,
     etag: ETag,
@@ -175,7 +175,7 @@ fn look(
                 owner_id,
                 etag: record.etag,
             };
-            heirs.insert(record.partition_id, heir);
+            heirs.entry(record.partition_id).or_insert(heir);
         }
     }
     has_successors
@@ -185,38 +185,54 @@ fn look(
 async fn confirm(
     shared: Arc<Shared>,
     partition_id: PartitionId,
-    mut heir: Heir,
+    heir: Heir,
     pump: Option<PumpEnd>,
 ) {
-    for _ in 0..CONFIRM_TRIES {
-        let condition = WriteCondition::Matches(heir.etag.clone());
-        let outcome = shared
-            .store
-            .claim_ownership(
-                &shared.scope,
-                &partition_id,
-                Some(&heir.owner_id),
-                &condition,
-            )
-            .await;
-        if !matches!(outcome, Ok(WriteOutcome::Lost)) {
-            break;
-        }
-        // The heir may have renewed; if somebody else has it, there is nothing to say.
-        let Ok(listing) = shared.store.list_ownership(&shared.scope).await else {
-            break;
-        };
-        let record = listing.ownerships.into_iter().find(|record| {
-            record.partition_id == partition_id
-                && record
-                    .owner_id
-                    .as_ref()
-                    .is_some_and(|owner| owner.is_same_as(&heir.owner_id))
-        });
-        let Some(record) = record else { break };
-        heir.etag = record.etag;
-    }
+    tell(&shared, &partition_id, Some(heir)).await;
     if let Some(receiver) = pump.and_then(|pump| pump.receiver) {
         receiver.close().await;
     }
+}
+
+/// Tells whoever claimed the partition unseen to begin.
+pub(super) async fn confirm_unseen(shared: &Shared, partition_id: &PartitionId) {
+    tell(shared, partition_id, None).await;
+}
+
+async fn tell(shared: &Shared, partition_id: &PartitionId, heir: Option<Heir>) {
+    let mut current = heir.clone();
+    for _ in 0..CONFIRM_TRIES {
+        if current.is_none() {
+            current = holder(shared, partition_id).await;
+        }
+        let Some(Heir { owner_id, etag }) = current.take() else {
+            return;
+        };
+        // INTEROP: other SDKs wait for nobody, and some renew at the version they wrote: it must not change.
+        let is_waiting = promised_suspect_time(&owner_id).is_some_and(|promise| !promise.is_zero())
+            && heir.as_ref().is_none_or(|heir| heir.owner_id == owner_id);
+        if !is_waiting {
+            return;
+        }
+        let condition = WriteCondition::Matches(etag);
+        let outcome = shared
+            .store
+            .claim_ownership(&shared.scope, partition_id, Some(&owner_id), &condition)
+            .await;
+        if !matches!(outcome, Ok(WriteOutcome::Lost)) {
+            return;
+        }
+    }
+}
+
+async fn holder(shared: &Shared, partition_id: &PartitionId) -> Option<Heir> {
+    let listing = shared.store.list_ownership(&shared.scope).await.ok()?;
+    let record = listing
+        .ownerships
+        .into_iter()
+        .find(|record| record.partition_id == *partition_id)?;
+    Some(Heir {
+        owner_id: record.owner_id?,
+        etag: record.etag,
+    })
 }

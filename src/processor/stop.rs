@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::Control;
-use super::linger::linger;
+use super::linger::{confirm_unseen, linger};
 use super::pump::{PumpEnd, Shared};
 use crate::balance::leaving_id;
 use crate::checkpoint::{WriteCondition, WriteOutcome};
@@ -34,7 +34,8 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     let begun = Instant::now();
     let deadline = begun + control.shared.options.shutdown_timeout;
     let mut closing = JoinSet::new();
-    if control.lingers.load(Ordering::Relaxed) {
+    let is_marked = control.lingers.load(Ordering::Relaxed);
+    if is_marked {
         let options = &control.shared.options;
         let end = begun + options.linger.min(options.shutdown_timeout / 2);
         linger(&mut control, &mut closing, end).await;
@@ -44,7 +45,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     {
         let etag = control.owned.remove(&partition_id);
         let shared = Arc::clone(&control.shared);
-        closing.spawn(give_back(shared, partition_id, etag, end.ok()));
+        closing.spawn(give_back(shared, partition_id, etag, end.ok(), is_marked));
     }
 
     let cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
@@ -62,7 +63,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     // Owned without a pump: held off, just claimed or cut.
     for (partition_id, etag) in std::mem::take(&mut control.owned) {
         let shared = Arc::clone(&control.shared);
-        closing.spawn(give_back(shared, partition_id, Some(etag), None));
+        closing.spawn(give_back(shared, partition_id, Some(etag), None, is_marked));
     }
     let closed = async {
         while closing.join_next().await.is_some() {}
@@ -86,25 +87,32 @@ pub(super) async fn give_back(
     partition_id: PartitionId,
     etag: Option<ETag>,
     end: Option<PumpEnd>,
+    is_marked: bool,
 ) {
     if let Some(etag) = etag
         && !shared.options.keep_ownership_on_stop
     {
-        relinquish(&shared, &partition_id, etag).await;
+        let is_lost = relinquish(&shared, &partition_id, etag).await;
+        // Claimed since the last look: who did that waits for us.
+        if is_lost && is_marked {
+            confirm_unseen(&shared, &partition_id).await;
+        }
     }
     if let Some(receiver) = end.and_then(|end| end.receiver) {
         receiver.close().await;
     }
 }
 
-async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) {
+/// Returns whether somebody else had written before.
+async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> bool {
     let condition = WriteCondition::Matches(etag);
     let outcome = shared
         .store
         .claim_ownership(&shared.scope, partition_id, None, &condition)
         .await;
     let error = match outcome {
-        Ok(WriteOutcome::Written(_) | WriteOutcome::Lost) => return,
+        Ok(WriteOutcome::Written(_)) => return false,
+        Ok(WriteOutcome::Lost) => return true,
         Ok(WriteOutcome::Unknown(error)) | Err(error) => error,
     };
     tracing::warn!(
@@ -112,6 +120,7 @@ async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) {
         %partition_id, error = %telemetry::chain(&error),
         "ownership was not given back; it expires"
     );
+    false
 }
 
 /// Gives back what the records say is ours: finds writes whose outcome we never learnt.

@@ -103,6 +103,9 @@ fn whoever_writes_in_our_name_is_noticed_left_alone_and_outlived() {
     let mut me = Member::settled("me", &snapshot);
     snapshot.ownerships.get_mut(&id(1)).unwrap().etag = "another".into();
     let plan = me.plan(&snapshot);
+    assert!(plan.twins.is_empty(), "once may be an operator");
+    assert!(plan.renew.iter().any(|claim| claim.partition_id == id(1)));
+    let plan = me.plan(&snapshot);
     assert_eq!(plan.twins, [id(1)]);
     assert_eq!(plan.keep, BTreeSet::from([id(0)]));
     assert!(moves_nothing(&plan));

@@ -3,6 +3,7 @@
 mod balancing;
 mod checkpoints;
 mod figures;
+mod handing_over;
 mod stopping;
 mod support;
 mod terms;

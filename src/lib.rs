@@ -25,6 +25,7 @@ pub use model::{
 };
 pub use processor::{
     CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
-    PartitionContext, ProcessorHandle, ProcessorOptions, StopReport, handler_fn, handler_fn_with,
+    LoadBalancingProfile, PartitionContext, ProcessorHandle, ProcessorOptions, StopReport,
+    UnprovenOwnership, handler_fn, handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

@@ -4,15 +4,24 @@
 //! same decisions.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod cadence;
+mod claims;
+mod kin;
 mod plan;
+mod quota;
 mod reconcile;
+mod renewals;
 mod snapshot;
+mod steals;
 #[cfg(test)]
 mod tests;
+mod view;
 
-pub(crate) use plan::{BalanceRule, Claim, Plan, plan};
+pub(crate) use cadence::{Memory, Outcome};
+pub(crate) use kin::{kin_id, leaving_id, promised_suspect_time};
+pub(crate) use plan::{Claim, Plan, plan};
 pub(crate) use reconcile::reconcile;
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{BalanceRule, Snapshot, Standing};
 
 /// How many partitions a processor claims at a time while it owns fewer than its share.
 ///
@@ -20,9 +29,10 @@ pub(crate) use snapshot::Snapshot;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LoadBalancingStrategy {
-    /// One partition a cycle: slow and gentle.
+    /// One partition a cycle, about one cycle a second while something is missing: slow and gentle.
     Balanced,
-    /// All free partitions up to its share at once, and a third of what is still missing from others in each round.
+    /// Free partitions in chunks that double, up to its share; then a third of what is still missing from others in
+    /// each round.
     /// The default, as in the .NET and Python SDKs.
     #[default]
     Greedy,

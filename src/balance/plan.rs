@@ -1,15 +1,24 @@
 //! One cycle's decision.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rand::Rng;
-use rand::seq::SliceRandom;
-
 use super::LoadBalancingStrategy;
-use super::snapshot::{Holder, Snapshot};
-use crate::model::{OwnerId, PartitionId, WriteCondition};
+use super::cadence::Memory;
+use super::claims::by_preference;
+use super::quota::Quota;
+use super::renewals::renewals;
+use super::snapshot::{BalanceRule, Snapshot, Standing};
+use super::steals::victims;
+use super::view::{Free, View};
+use crate::model::{PartitionId, WriteCondition};
+
+/// Rounds in a row in which a newcomer waits for others to show up before it steals more than one partition.
+const MAX_DEFERRALS: u32 = 6;
+
+/// Rounds in which free partitions are left to those whose share they are: longer than anybody of our kind sleeps.
+/// Then somebody else is too slow for them, and a partition that is read counts for more than even loads.
+const MAX_ORPHAN_ROUNDS: u32 = 20;
 
 /// One conditional write of our owner id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,128 +26,206 @@ pub(crate) struct Claim {
     pub(crate) partition_id: PartitionId,
     /// The version seen in the snapshot: whoever writes in between wins.
     pub(crate) condition: WriteCondition,
+    /// Whether the owner before is leaving and will say when it has finished.
+    pub(crate) is_handed_over: bool,
+}
+
+/// Why the next cycle comes when it comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Free partitions are left for us.
+    MoreToClaim,
+    /// Something moved, or will.
+    Unsettled,
+    /// Nothing to do.
+    #[default]
+    Settled,
 }
 
 /// What to do in this cycle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Partitions we hold: write again to stay alive.
+    /// All partitions that are ours.
+    pub(crate) keep: BTreeSet<PartitionId>,
+    /// Those to write again now.
     pub(crate) renew: Vec<Claim>,
-    /// Partitions nobody holds.
+    /// Partitions nobody holds, or whose owner is leaving.
     pub(crate) claim: Vec<Claim>,
     /// Partitions of others who hold more than their share.
     pub(crate) steal: Vec<Claim>,
-    /// Whether this cycle leaves nothing to do for us: the next one may take its time.
-    pub(crate) is_settled: bool,
+    pub(crate) reason: Reason,
+    /// When the first live owner will have been silent for too long.
+    pub(crate) next_suspicion: Option<Duration>,
+    /// Whether nobody's silence so far may be held against them.
+    pub(crate) is_suspicious: bool,
+    /// Partitions that another processor holds under our own owner id.
+    pub(crate) twins: Vec<PartitionId>,
+    /// Whether others that follow our rules are alive and staying.
+    pub(crate) has_kin: bool,
+    /// Whether processors of other SDKs are alive, or ours under ids that promise nothing.
+    pub(crate) has_foreigners: bool,
 }
 
-/// The part of the options that decisions depend on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BalanceRule {
-    pub(crate) strategy: LoadBalancingStrategy,
-    pub(crate) ownership_expiration: Duration,
-}
-
-/// Decides what `me` does about the group in `snapshot`.
-///
-/// With N partitions and M live owners (`me` included), `q = N div M` and `r = N mod M`: everybody owns q, and r of
-/// them one more. Nobody gives up an extra partition and nobody steals to get one unless somebody has two more than
-/// q, so a balanced group stays as it is, whichever SDKs it is made of.
+/// Decides what to do about the group in `snapshot`. The same arguments give the same plan; chance comes in only when
+/// the next cycle is timed ([`Memory::next_delay`]).
 pub(crate) fn plan(
     snapshot: &Snapshot,
-    me: &OwnerId,
-    rule: BalanceRule,
-    rng: &mut (impl Rng + ?Sized),
+    standing: &Standing<'_>,
+    memory: &mut Memory,
+    rule: &BalanceRule,
 ) -> Plan {
-    let mut plan = Plan::default();
-    let mut free = Vec::new();
-    let mut others: BTreeMap<String, Vec<PartitionId>> = BTreeMap::new();
-    for id in &snapshot.partitions {
-        match snapshot.holder(id, me, rule.ownership_expiration) {
-            Holder::Nobody => free.push(id.clone()),
-            Holder::Me => plan.renew.push(claim_of(snapshot, id)),
-            Holder::Other(owner) => others.entry(owner).or_default().push(id.clone()),
+    let view = View::new(snapshot, standing, rule, memory);
+    memory
+        .surprises
+        .retain(|id| view.mine.contains(id) || view.twins.contains(id));
+    memory.surprises.extend(view.surprises.iter().cloned());
+    let members: BTreeSet<String> = view.others.keys().cloned().collect();
+    let has_changed = memory.members.replace(members.clone()) != Some(members);
+
+    let quota = Quota::new(
+        snapshot.partitions.len(),
+        view.mine.len(),
+        view.others.values().map(Vec::len),
+    );
+    let renew = renewals(snapshot, standing, rule, &view.mine);
+    let mut plan = Plan {
+        renew: claims_of(snapshot, renew),
+        next_suspicion: view.next_suspicion,
+        is_suspicious: view.is_suspicious,
+        has_kin: view.has_kin,
+        has_foreigners: view.has_foreigners,
+        ..Plan::default()
+    };
+    let mut missing = quota.missing();
+    memory.orphan_rounds = if missing == 0 && !view.free.is_empty() {
+        memory.orphan_rounds.saturating_add(1)
+    } else {
+        0
+    };
+    if memory.orphan_rounds > MAX_ORPHAN_ROUNDS {
+        missing = 1;
+    }
+    if missing > 0 && !view.free.is_empty() {
+        claim_free(
+            &mut plan,
+            snapshot,
+            standing,
+            memory,
+            rule,
+            view.free.clone(),
+            missing,
+        );
+    } else {
+        memory.chunk = 0;
+        if missing > 0 {
+            let wanted = to_steal(&view, memory, rule, missing, has_changed);
+            let mut others = view.others;
+            // Who goes by our own name is an error to be reported, not somebody to fight with.
+            others.remove(&standing.owner_id.as_str().to_ascii_lowercase());
+            let stolen = victims(
+                snapshot,
+                others,
+                &quota,
+                standing.owner_id,
+                wanted,
+                memory.retries > 0,
+            );
+            plan.reason = if stolen.is_empty() && wanted > 0 {
+                // Nobody has more than we may take.
+                Reason::Settled
+            } else {
+                Reason::Unsettled
+            };
+            plan.steal = claims_of(snapshot, stolen);
+        } else if !view.free.is_empty() || has_changed {
+            // Free ones that are not for us are for others, who have not taken them yet: look again soon.
+            plan.reason = Reason::Unsettled;
         }
     }
-
-    let mine = plan.renew.len();
-    let quota = snapshot.partitions.len() / (others.len() + 1);
-    let extras = snapshot.partitions.len() % (others.len() + 1);
-    let others_with_extra = others.values().filter(|held| held.len() > quota).count();
-    let target = quota + usize::from(extras > 0 && (mine > quota || others_with_extra < extras));
-    let missing = target.saturating_sub(mine);
-
-    if missing > 0 && !free.is_empty() {
-        // Everybody prefers other partitions, so that simultaneous starters seldom want the same one.
-        free.sort_by_key(|id| preference(id, me));
-        let at_once = match rule.strategy {
-            LoadBalancingStrategy::Balanced => 1,
-            LoadBalancingStrategy::Greedy => missing,
-        };
-        plan.claim = free
-            .iter()
-            .take(at_once)
-            .map(|id| claim_of(snapshot, id))
-            .collect();
-        plan.is_settled = plan.claim.len() == missing;
-    } else if missing > 0 {
-        let at_once = match rule.strategy {
-            LoadBalancingStrategy::Balanced => 1,
-            LoadBalancingStrategy::Greedy => missing.div_ceil(3),
-        };
-        plan.steal = victims(others, mine, quota, at_once, rng)
-            .iter()
-            .map(|id| claim_of(snapshot, id))
-            .collect();
-        plan.is_settled = plan.steal.is_empty();
-    } else {
-        // Free ones that are not for us are for others, who have not taken them yet: look again soon.
-        plan.is_settled = free.is_empty();
+    if plan.steal.is_empty() && (missing == 0 || plan.reason == Reason::Settled) {
+        memory.deferrals = 0;
     }
+    plan.keep = view.mine.into_iter().collect();
+    plan.twins = view.twins;
     plan
 }
 
-/// Partitions to take from others, at most `wanted`: always from the largest owner, and only while that lowers the
-/// difference: from owners above `quota`, or above `quota + 1` once we have `quota` ourselves.
-fn victims(
-    mut others: BTreeMap<String, Vec<PartitionId>>,
-    mut mine: usize,
-    quota: usize,
-    wanted: usize,
-    rng: &mut (impl Rng + ?Sized),
-) -> Vec<PartitionId> {
-    for held in others.values_mut() {
-        held.shuffle(rng);
-    }
-    let mut stolen = Vec::new();
-    while stolen.len() < wanted {
-        let spared = if mine < quota { quota } else { quota + 1 };
-        let Some(largest) = others.values_mut().max_by_key(|held| held.len()) else {
-            break;
-        };
-        if largest.len() <= spared {
-            break;
-        }
-        stolen.extend(largest.pop());
-        mine += 1;
-    }
-    stolen
+/// Free partitions come in chunks that double, with a fresh listing before each: processors that start together meet
+/// after the first, and one that is alone has everything after a few.
+fn claim_free(
+    plan: &mut Plan,
+    snapshot: &Snapshot,
+    standing: &Standing<'_>,
+    memory: &mut Memory,
+    rule: &BalanceRule,
+    free: Vec<Free>,
+    missing: usize,
+) {
+    memory.chunk = match rule.strategy {
+        LoadBalancingStrategy::Balanced => 1,
+        LoadBalancingStrategy::Greedy => (memory.chunk * 2).max(1),
+    };
+    let available = free.len();
+    plan.claim = by_preference(free, standing.owner_id)
+        .into_iter()
+        .take(missing.min(memory.chunk))
+        .map(|free| Claim {
+            condition: condition_of(snapshot, &free.partition_id),
+            partition_id: free.partition_id,
+            is_handed_over: free.is_handed_over,
+        })
+        .collect();
+    let claimed = plan.claim.len();
+    let is_burst =
+        rule.strategy == LoadBalancingStrategy::Greedy && claimed < missing && claimed < available;
+    plan.reason = if is_burst {
+        Reason::MoreToClaim
+    } else {
+        Reason::Unsettled
+    };
 }
 
-fn claim_of(snapshot: &Snapshot, partition_id: &PartitionId) -> Claim {
-    let condition = match snapshot.ownerships.get(partition_id) {
+/// How many partitions to take from live owners in this round.
+fn to_steal(
+    view: &View,
+    memory: &mut Memory,
+    rule: &BalanceRule,
+    missing: usize,
+    has_changed: bool,
+) -> usize {
+    if view.is_in_doubt {
+        return 0;
+    }
+    if view.mine.is_empty() {
+        // One record of our own makes us a member for everybody else.
+        return 1;
+    }
+    if has_changed && memory.deferrals < MAX_DEFERRALS {
+        // Who knows how many more are coming: what is taken now may be too much.
+        memory.deferrals += 1;
+        return 0;
+    }
+    memory.deferrals = 0;
+    match rule.strategy {
+        LoadBalancingStrategy::Balanced => 1,
+        LoadBalancingStrategy::Greedy => missing.div_ceil(3),
+    }
+}
+
+fn claims_of(snapshot: &Snapshot, partitions: Vec<PartitionId>) -> Vec<Claim> {
+    partitions
+        .into_iter()
+        .map(|partition_id| Claim {
+            condition: condition_of(snapshot, &partition_id),
+            partition_id,
+            is_handed_over: false,
+        })
+        .collect()
+}
+
+fn condition_of(snapshot: &Snapshot, partition_id: &PartitionId) -> WriteCondition {
+    match snapshot.ownerships.get(partition_id) {
         Some(ownership) => WriteCondition::Matches(ownership.etag.clone()),
         None => WriteCondition::Absent,
-    };
-    Claim {
-        partition_id: partition_id.clone(),
-        condition,
     }
-}
-
-/// Rendezvous hash: orders partitions differently for every owner.
-fn preference(partition_id: &PartitionId, me: &OwnerId) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (me.as_str(), partition_id.as_str()).hash(&mut hasher);
-    hasher.finish()
 }

@@ -1,56 +1,61 @@
-//! All that a decision may depend on.
+//! What a decision is made from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use crate::model::{OwnerId, Ownership, PartitionId};
+use super::LoadBalancingStrategy;
+use crate::model::{ETag, OwnerId, Ownership, PartitionId};
 
 /// The group as one listing showed it.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     /// Partitions of the event hub.
     pub(crate) partitions: BTreeSet<PartitionId>,
-    /// Ownership records by partition; those of unknown partitions are ignored.
+    /// Ownership records by partition. Those of unknown partitions tell who is alive and nothing else.
     pub(crate) ownerships: BTreeMap<PartitionId, Ownership>,
     /// When the store took the listing, by its own clock.
     pub(crate) as_of: SystemTime,
 }
 
-/// To whom a partition belongs, seen from one processor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Holder {
-    /// Nobody: never claimed, given back or expired.
-    Nobody,
-    /// This processor, whatever the record's age.
-    Me,
-    /// Another live processor, by its case-folded owner id.
-    Other(String),
-}
-
 impl Snapshot {
-    /// Who holds a partition. An ownership counts until it is older than `expiration`; one without a date counts.
-    pub(super) fn holder(
-        &self,
-        partition_id: &PartitionId,
-        me: &OwnerId,
-        expiration: Duration,
-    ) -> Holder {
-        let Some(ownership) = self.ownerships.get(partition_id) else {
-            return Holder::Nobody;
-        };
-        match &ownership.owner_id {
-            None => Holder::Nobody,
-            Some(owner) if owner.is_same_as(me) => Holder::Me,
-            Some(_) if self.age(ownership) > expiration => Holder::Nobody,
-            Some(owner) => Holder::Other(owner.as_str().to_ascii_lowercase()),
-        }
-    }
-
-    fn age(&self, ownership: &Ownership) -> Duration {
-        // A record from the store's future is as young as can be.
+    /// How long ago a record was written, by the store's clock. One without a date, or from the store's future, is as
+    /// young as can be.
+    pub(super) fn age(&self, ownership: &Ownership) -> Duration {
         ownership
             .last_modified
             .and_then(|modified| self.as_of.duration_since(modified).ok())
             .unwrap_or_default()
+    }
+}
+
+/// What a processor knows of itself when it decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing<'a> {
+    pub(crate) owner_id: &'a OwnerId,
+    /// What it owns, at the version it wrote last.
+    pub(crate) held: &'a BTreeMap<PartitionId, ETag>,
+    /// Owned, but the owner before still works on them.
+    pub(crate) awaited: &'a BTreeSet<PartitionId>,
+    /// Partitions where a write of ours may have taken effect unseen.
+    pub(crate) doubtful: &'a BTreeSet<PartitionId>,
+    /// For how long the store has worked again after it did not: nobody can be blamed for a longer silence. `None`: as
+    /// far back as it matters.
+    pub(crate) store_up_for: Option<Duration>,
+}
+
+/// The part of the options that decisions depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BalanceRule {
+    pub(crate) strategy: LoadBalancingStrategy,
+    pub(crate) interval: Duration,
+    /// Silence after which an owner that used our own id would count as gone.
+    pub(crate) suspect_time: Duration,
+    pub(crate) ownership_expiration: Duration,
+}
+
+impl BalanceRule {
+    /// The pace while something is unsettled: a second at the default interval.
+    pub(super) fn round(&self) -> Duration {
+        (self.interval / 8).min(Duration::from_secs(1))
     }
 }

@@ -1,6 +1,7 @@
 //! Failures of the processor, its builder and its checkpoints.
 
 use super::{BoxError, ConnectionStringError, StoreError, TransportError};
+use crate::model::OwnerId;
 
 /// Options that do not fit together, or credentials that cannot be used. Found before anything is sent.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,10 @@ pub enum CheckpointError {
     /// it now keeps its own checkpoints.
     #[error("the partition is no longer owned by this processor")]
     OwnershipLost,
+    /// Neither the checkpoint store nor the event hub has confirmed lately that the partition is ours, so another
+    /// processor may have it. Passes with the next renewal; the checkpoint was not written.
+    #[error("it is not certain that this processor still owns the partition")]
+    OwnershipUnproven,
     /// The event was never delivered in this term, so a checkpoint there could skip events.
     #[error("sequence number {sequence_number} has not been delivered in this term")]
     NotDelivered {
@@ -69,7 +74,7 @@ impl CheckpointError {
         match self {
             Self::OwnershipLost | Self::NotDelivered { .. } => false,
             Self::Store(error) => error.is_transient(),
-            Self::Unknown(_) => true,
+            Self::OwnershipUnproven | Self::Unknown(_) => true,
         }
     }
 }
@@ -95,6 +100,16 @@ pub enum ProcessingError {
     /// Ownership records could not be read or written. What we own goes on being read.
     #[error("load balancing")]
     LoadBalancing(#[source] StoreError),
+    /// Another processor of the group uses our owner id. It keeps what it holds; each needs an id of its own.
+    #[error("another processor uses the owner id `{owner_id}`")]
+    DuplicateOwnerId {
+        /// The id.
+        owner_id: OwnerId,
+    },
+    /// Neither the checkpoint store nor the event hub has confirmed lately that the partition is ours: the handler is
+    /// not called until one does.
+    #[error("it is not certain that this processor still owns the partition; it pauses")]
+    OwnershipUnproven,
     /// The partitions of the event hub could not be read. Those known go on being read.
     #[error("reading the event hub's properties")]
     EventHub(#[source] TransportError),
@@ -111,7 +126,10 @@ impl ProcessingError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Handler { .. } | Self::HandlerPanicked { .. } => false,
+            Self::DuplicateOwnerId { .. } | Self::Handler { .. } | Self::HandlerPanicked { .. } => {
+                false
+            }
+            Self::OwnershipUnproven => true,
             Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),
             Self::EventHub(error) | Self::Receive(error) => error.is_transient(),
         }

@@ -1,16 +1,18 @@
 //! Puts a processor together.
 
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use uuid::Uuid;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::EventProcessor;
+use super::fence::Lease;
 use super::handler::{ErasedHandler, EventHandler};
-use super::options::ProcessorOptions;
+use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 use super::pump::Shared;
-use crate::balance::LoadBalancingStrategy;
+use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
 use crate::checkpoint::CheckpointStore;
 use crate::error::BuildError;
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
@@ -55,6 +57,57 @@ impl EventProcessorBuilder {
     #[must_use]
     pub fn with_owner_id(mut self, owner_id: impl Into<OwnerId>) -> Self {
         self.options.owner_id = Some(owner_id.into());
+        self
+    }
+
+    /// Sets a name to appear in the owner id. Unlike [`with_owner_id`](Self::with_owner_id) it keeps the promise by
+    /// which other processors of this crate notice a crash early.
+    #[must_use]
+    pub fn with_owner_name(mut self, owner_name: impl Into<String>) -> Self {
+        self.options.owner_name = Some(owner_name.into());
+        self
+    }
+
+    /// Sets interval, suspect time and expiration as a profile says.
+    #[must_use]
+    pub fn with_load_balancing_profile(mut self, profile: LoadBalancingProfile) -> Self {
+        self.options.set_load_balancing_profile(profile);
+        self
+    }
+
+    /// Sets the silence after which other processors of this crate may take this one for dead.
+    #[must_use]
+    pub fn with_ownership_suspect_time(mut self, suspect_time: Duration) -> Self {
+        self.options.ownership_suspect_time = Some(suspect_time);
+        self
+    }
+
+    /// Sets how long a graceful stop goes on reading until others have taken over.
+    #[must_use]
+    pub fn with_linger(mut self, linger: Duration) -> Self {
+        self.options.linger = linger;
+        self
+    }
+
+    /// Sets whether a graceful stop leaves the partitions in this processor's name.
+    #[must_use]
+    pub fn with_keep_ownership_on_stop(mut self, keep: bool) -> Self {
+        self.options.keep_ownership_on_stop = keep;
+        self
+    }
+
+    /// Sets what to do with a partition that may no longer be ours.
+    #[must_use]
+    pub fn with_unproven_ownership(mut self, policy: UnprovenOwnership) -> Self {
+        self.options.unproven_ownership = policy;
+        self
+    }
+
+    /// Fixes all that chance decides in this processor: its owner id, its pace and its waits.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.options.seed = Some(seed);
         self
     }
 
@@ -162,9 +215,35 @@ impl EventProcessorBuilder {
                 reason: "it is empty; the default group is called `$Default`".to_owned(),
             });
         }
-        let owner_id = match &self.options.owner_id {
-            Some(owner_id) => valid_owner_id(owner_id)?,
-            None => OwnerId::from(Uuid::new_v4().to_string()),
+        let mut rng = match self.options.seed {
+            Some(seed) => StdRng::seed_from_u64(seed),
+            None => StdRng::from_rng(&mut rand::rng()),
+        };
+        let suspect_time = self.options.suspect_time();
+        let owner_id = match (&self.options.owner_id, &self.options.owner_name) {
+            (Some(owner_id), _) => valid_owner_id(owner_id, "owner_id")?,
+            (None, Some(name)) if name.is_empty() => {
+                return Err(BuildError::InvalidOption {
+                    option: "owner_name",
+                    reason: "it is empty".to_owned(),
+                });
+            }
+            (None, Some(name)) => valid_owner_id(&kin_id(suspect_time, name), "owner_name")?,
+            (None, None) => {
+                let name = uuid::Builder::from_random_bytes(rng.random()).into_uuid();
+                kin_id(suspect_time, &name.to_string())
+            }
+        };
+        // Who makes no promise is judged by the age of each record alone.
+        let lease = match promised_suspect_time(&owner_id) {
+            Some(Duration::ZERO) => {
+                return Err(BuildError::InvalidOption {
+                    option: "owner_id",
+                    reason: format!("{owner_id:?} says that its owner is leaving"),
+                });
+            }
+            Some(promised) => Lease::new(promised),
+            None => Lease::new(self.options.partition_ownership_expiration),
         };
         let scope = GroupScope::new(
             self.transport.fully_qualified_namespace(),
@@ -184,6 +263,8 @@ impl EventProcessorBuilder {
             store,
             handler,
             options,
+            lease: Arc::new(lease),
+            rng: Mutex::new(rng),
         };
         Ok(EventProcessor {
             shared: Arc::new(shared),
@@ -192,7 +273,7 @@ impl EventProcessorBuilder {
 }
 
 /// INTEROP: the id travels in an HTTP header and every SDK compares it, so it is what all of them carry unchanged.
-fn valid_owner_id(owner_id: &OwnerId) -> Result<OwnerId, BuildError> {
+fn valid_owner_id(owner_id: &OwnerId, option: &'static str) -> Result<OwnerId, BuildError> {
     let text = owner_id.as_str();
     let is_valid = (1..=MAX_OWNER_ID_LEN).contains(&text.len())
         && text
@@ -203,7 +284,7 @@ fn valid_owner_id(owner_id: &OwnerId) -> Result<OwnerId, BuildError> {
         Ok(owner_id.clone())
     } else {
         Err(BuildError::InvalidOption {
-            option: "owner_id",
+            option,
             reason: format!(
                 "{owner_id:?} is not 1 to {MAX_OWNER_ID_LEN} visible ASCII characters without spaces around"
             ),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::fence::Fence;
 use crate::checkpoint::{CheckpointStore, StoredCheckpoint, WriteCondition, WriteOutcome};
 use crate::error::{CheckpointError, StoreError, StoreErrorKind};
 use crate::model::{Checkpoint, ETag, GroupScope, PartitionId};
@@ -24,6 +25,7 @@ pub(super) struct Checkpointer {
     /// Highest sequence number handed to the handler in this term.
     last_delivered: AtomicI64,
     ended: CancellationToken,
+    fence: Arc<Fence>,
 }
 
 /// What we last saw in the store.
@@ -41,6 +43,7 @@ impl Checkpointer {
         store: Arc<dyn CheckpointStore>,
         scope: GroupScope,
         partition_id: PartitionId,
+        fence: Arc<Fence>,
     ) -> Self {
         Self {
             store,
@@ -49,6 +52,7 @@ impl Checkpointer {
             stored: Mutex::default(),
             last_delivered: AtomicI64::new(i64::MIN),
             ended: CancellationToken::new(),
+            fence,
         }
     }
 
@@ -86,6 +90,9 @@ impl Checkpointer {
         for _ in 0..MAX_TRIES {
             if self.ended.is_cancelled() {
                 return Err(CheckpointError::OwnershipLost);
+            }
+            if !self.fence.holds() {
+                return Err(CheckpointError::OwnershipUnproven);
             }
             if stored
                 .sequence_number

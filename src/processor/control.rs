@@ -1,55 +1,71 @@
-//! The loop: observe → plan → act → reconcile, and the stop at its end.
+//! The loop: load-balancing cycles, pumps that end, and the stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use rand::RngExt as _;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
+use super::fence::Fence;
 use super::pump::{Pump, PumpEnd, Shared};
 use super::report::Reporter;
 use super::signal::StopSignal;
 use super::stop::{StopReport, stop};
-use crate::balance::{self, BalanceRule, Claim, Plan, Snapshot};
-use crate::checkpoint::{OwnershipListing, WriteOutcome};
+use crate::balance::{self, Memory};
 use crate::error::{
-    ProcessingError, ProcessorError, StoreError, StoreErrorKind, TransportError, TransportErrorKind,
+    ProcessingError, ProcessorError, StoreErrorKind, TransportError, TransportErrorKind,
 };
-use crate::model::{ETag, PartitionId};
+use crate::model::{ETag, EventHubProperties, PartitionId};
 use crate::retry::Backoff;
 use crate::telemetry;
 
-/// Ownership writes under way at once: enough that 1024 renewals fit into a cycle, few enough for any storage account.
-const MAX_CONCURRENT_WRITES: usize = 32;
-
-/// How long a listing of the event hub's partitions is believed: new partitions are read this much later at most.
-const PARTITIONS_TTL: Duration = Duration::from_secs(60);
-
-/// How long a cycle may go on once the processor stops. What it leaves open is found by a listing at the end.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+/// How soon after the end of a pump the next cycle comes. A processor that gives up hundreds of partitions does not
+/// list the group hundreds of times.
+const AFTER_PUMP_END: Duration = Duration::from_millis(500);
 
 /// A running processor.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) shutdown: CancellationToken,
+    /// Stops the pumps. Not the shutdown itself, after which they may go on for a while.
+    pub(super) pumps_stop: CancellationToken,
     pub(super) pumps: JoinMap<PartitionId, PumpEnd>,
+    pub(super) signals: BTreeMap<PartitionId, StopSignal>,
     /// What we own, at the version we last wrote.
     pub(super) owned: BTreeMap<PartitionId, ETag>,
-    /// Whether a write of ours may have taken effect unseen.
-    pub(super) is_uncertain: bool,
-    signals: BTreeMap<PartitionId, StopSignal>,
+    pub(super) fences: BTreeMap<PartitionId, Arc<Fence>>,
+    /// Owned since then, but the owner before has not finished yet.
+    pub(super) awaited: BTreeMap<PartitionId, Instant>,
+    /// Partitions where a write of ours may have taken effect unseen.
+    pub(super) doubtful: BTreeSet<PartitionId>,
+    /// Whether a stop would go on reading until others have taken over.
+    pub(super) lingers: Arc<AtomicBool>,
+    pub(super) partitions: BTreeSet<PartitionId>,
+    pub(super) memory: Memory,
+    pub(super) store: StoreHealth,
+    pub(super) list_backoff: Backoff,
+    pub(super) is_told_of_foreigners: bool,
+    pub(super) reporter: Reporter,
     /// Partitions whose receiver was displaced before the records named another owner.
     held_off: BTreeMap<PartitionId, HeldOff>,
-    partitions: BTreeSet<PartitionId>,
     partitions_read: Option<Instant>,
-    reporter: Reporter,
+    reading_partitions: JoinSet<Result<EventHubProperties, TransportError>>,
+}
+
+/// What we know of the store's health: while it fails for us it may fail for everybody, so nobody is judged by a
+/// silence that began before it worked again.
+#[derive(Debug, Default)]
+pub(super) struct StoreHealth {
+    /// Last proof that the store lists and writes.
+    pub(super) proven: Option<Instant>,
+    /// Since when it works again after it did not.
+    pub(super) up_since: Option<Instant>,
 }
 
 /// A partition not to be read for a while.
@@ -63,38 +79,74 @@ struct HeldOff {
 impl Control {
     pub(super) fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
         let reporter = Reporter::new(Arc::clone(&shared.handler));
+        let interval = shared.options.load_balancing_interval;
         Self {
             shared,
             shutdown,
+            pumps_stop: CancellationToken::new(),
             pumps: JoinMap::new(),
-            owned: BTreeMap::new(),
-            is_uncertain: false,
             signals: BTreeMap::new(),
-            held_off: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            fences: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
+            lingers: Arc::default(),
             partitions: BTreeSet::new(),
-            partitions_read: None,
+            memory: Memory::default(),
+            store: StoreHealth::default(),
+            list_backoff: Backoff::new(interval / 8, interval),
+            is_told_of_foreigners: false,
             reporter,
+            held_off: BTreeMap::new(),
+            partitions_read: None,
+            reading_partitions: JoinSet::new(),
         }
     }
 
     pub(super) async fn run(mut self) -> Result<StopReport, ProcessorError> {
+        let (shutdown, pumps_stop) = (self.shutdown.clone(), self.pumps_stop.clone());
+        let lingers = Arc::clone(&self.lingers);
+        // Pumps that nobody takes over from need not wait for a cycle that is still writing.
+        let stop_pumps = async move {
+            shutdown.cancelled().await;
+            if !lingers.load(Ordering::Relaxed) {
+                pumps_stop.cancel();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            // The watcher first, or a busy loop would put it off.
+            biased;
+            () = stop_pumps => {}
+            result = self.run_cycles() => result?,
+        }
+        Ok(stop(self).await)
+    }
+
+    async fn run_cycles(&mut self) -> Result<(), ProcessorError> {
         self.check_configuration().await?;
         let mut next_cycle = Instant::now();
         while !self.shutdown.is_cancelled() {
             tokio::select! {
-                // The stop first, then pumps: what they tell may change what the next cycle does.
+                // The stop first, then what may change what the next cycle does.
                 biased;
                 () = self.shutdown.cancelled() => {}
                 Some((partition_id, end)) = self.pumps.join_next() => {
                     self.pump_ended(partition_id, end);
-                    next_cycle = Instant::now();
+                    next_cycle = next_cycle.min(Instant::now() + AFTER_PUMP_END);
+                }
+                Some(read) = self.reading_partitions.join_next() => {
+                    if self.partitions_read(read) {
+                        next_cycle = Instant::now();
+                    }
                 }
                 () = tokio::time::sleep_until(next_cycle) => {
+                    self.read_partitions_if_due();
                     next_cycle = Instant::now() + self.cycle().await;
                 }
             }
         }
-        Ok(stop(self).await)
+        Ok(())
     }
 
     /// Asks both sides once, with patience for what may pass, and refuses to start with a configuration that cannot
@@ -120,137 +172,66 @@ impl Control {
                 }
             };
             self.reporter.report(error);
-            let delay = backoff.next_delay(&mut rand::rng());
+            let delay = self.shared.draw(|rng| backoff.next_delay(rng));
             until(&self.shutdown, tokio::time::sleep(delay)).await;
         }
         Ok(())
     }
 
-    /// One cycle. Returns how long to wait before the next.
-    async fn cycle(&mut self) -> Duration {
+    async fn read_partitions(&mut self) -> Result<(), TransportError> {
+        let properties = self.shared.transport.event_hub_properties();
+        let Some(properties) = until(&self.shutdown, properties).await else {
+            return Ok(());
+        };
+        self.partitions.extend(properties?.partition_ids);
+        self.partitions_read = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Asks for the partitions once an interval, beside the cycles: an event hub that does not answer must not keep
+    /// ownership from being renewed.
+    fn read_partitions_if_due(&mut self) {
         let interval = self.shared.options.load_balancing_interval;
-        let settled = self.balance().await;
-        if settled {
-            interval.mul_f64(rand::rng().random_range(0.9..1.1))
-        } else {
-            let hurry = (interval / 8).min(Duration::from_secs(1));
-            hurry.mul_f64(rand::rng().random_range(0.7..1.3))
-        }
-    }
-
-    /// Observes, plans, acts and reconciles. Returns whether there is nothing left to do for now.
-    async fn balance(&mut self) -> bool {
-        if self
+        let is_due = self
             .partitions_read
-            .is_none_or(|read| read.elapsed() >= PARTITIONS_TTL)
-            && let Err(error) = self.read_partitions().await
-        {
-            self.reporter.report(ProcessingError::EventHub(error));
+            .is_none_or(|read| read.elapsed() >= interval.mul_f64(0.9));
+        if is_due && self.reading_partitions.is_empty() {
+            self.partitions_read = Some(Instant::now());
+            let transport = Arc::clone(&self.shared.transport);
+            self.reading_partitions
+                .spawn(async move { transport.event_hub_properties().await });
         }
-        let listing = self.shared.store.list_ownership(&self.shared.scope);
-        let listing = match until(&self.shutdown, listing).await {
-            Some(Ok(listing)) => listing,
-            Some(Err(error)) => {
-                // No view, no decision: what we own goes on being read.
-                self.reporter.report(ProcessingError::LoadBalancing(error));
-                return true;
-            }
-            None => return true,
-        };
-        let plan = self.plan(listing);
-        let is_quiet = plan.is_settled && plan.claim.is_empty() && plan.steal.is_empty();
-        let owned_before = self.owned.len();
-        self.act(plan).await;
-        self.reconcile();
-        // After a claim look again soon: JS and Python peers may overwrite a record that is brand new.
-        is_quiet && self.owned.len() >= owned_before
     }
 
-    fn plan(&self, listing: OwnershipListing) -> Plan {
-        let snapshot = Snapshot {
-            partitions: self.partitions.clone(),
-            ownerships: listing
-                .ownerships
-                .into_iter()
-                .map(|ownership| (ownership.partition_id.clone(), ownership))
-                .collect(),
-            as_of: listing.as_of,
-        };
-        let rule = BalanceRule {
-            strategy: self.shared.options.load_balancing_strategy,
-            ownership_expiration: self.shared.options.partition_ownership_expiration,
-        };
-        let plan = balance::plan(&snapshot, &self.shared.owner_id, rule, &mut rand::rng());
-        tracing::debug!(
-            target: telemetry::LOAD_BALANCER,
-            owner_id = %self.shared.owner_id,
-            partitions = snapshot.partitions.len(),
-            renew = plan.renew.len(), claim = plan.claim.len(), steal = plan.steal.len(),
-            "load balancing"
-        );
-        plan
-    }
-
-    /// Writes what was planned. Afterwards `owned` is what the store confirmed, and what it could not deny.
-    async fn act(&mut self, plan: Plan) {
-        let renewals: BTreeSet<_> = plan
-            .renew
-            .iter()
-            .map(|claim| claim.partition_id.clone())
-            .collect();
-        self.owned
-            .retain(|partition_id, _| renewals.contains(partition_id));
-        let shared = Arc::clone(&self.shared);
-        let mut writes = stream::iter(plan.renew.into_iter().chain(plan.claim).chain(plan.steal))
-            .map(|claim| write(Arc::clone(&shared), claim))
-            .buffer_unordered(MAX_CONCURRENT_WRITES);
-        let shutdown = self.shutdown.clone();
-        let grace = async move {
-            shutdown.cancelled().await;
-            tokio::time::sleep(STOP_GRACE).await;
-        };
-        tokio::pin!(grace);
-        loop {
-            let next = tokio::select! {
-                biased;
-                next = writes.next() => next,
-                () = &mut grace => {
-                    self.is_uncertain = true;
-                    return;
-                }
-            };
-            let Some((partition_id, outcome)) = next else {
-                return;
-            };
-            match outcome {
-                Ok(WriteOutcome::Written(written)) => {
-                    if self
-                        .owned
-                        .insert(partition_id.clone(), written.etag)
-                        .is_none()
-                    {
-                        tracing::info!(
-                            target: telemetry::LOAD_BALANCER,
-                            %partition_id, owner_id = %shared.owner_id,
-                            "partition claimed"
-                        );
-                    }
-                }
-                Ok(WriteOutcome::Lost) => {
-                    self.owned.remove(&partition_id);
-                }
-                Ok(WriteOutcome::Unknown(error)) => {
-                    self.is_uncertain = true;
-                    self.reporter.report(ProcessingError::LoadBalancing(error));
-                }
-                Err(error) => self.reporter.report(ProcessingError::LoadBalancing(error)),
+    /// Returns whether there are new partitions.
+    fn partitions_read(
+        &mut self,
+        read: Result<Result<EventHubProperties, TransportError>, JoinError>,
+    ) -> bool {
+        match read {
+            Ok(Ok(properties)) => {
+                let known = self.partitions.len();
+                // Partitions are never taken away from an event hub: a shorter answer is a wrong one.
+                self.partitions.extend(properties.partition_ids);
+                self.partitions.len() > known
             }
+            Ok(Err(error)) => {
+                self.reporter.report(ProcessingError::EventHub(error));
+                false
+            }
+            Err(_) => false,
         }
     }
 
     /// Starts and stops pumps so that they match what we own.
-    fn reconcile(&mut self) {
-        let changes = balance::reconcile(self.pumps.keys(), self.owned.keys());
+    pub(super) fn reconcile(&mut self) {
+        self.fences.retain(|id, _| self.owned.contains_key(id));
+        self.awaited.retain(|id, _| self.owned.contains_key(id));
+        let to_read = self
+            .owned
+            .keys()
+            .filter(|id| !self.awaited.contains_key(*id));
+        let changes = balance::reconcile(self.pumps.keys(), to_read);
         for partition_id in changes.stop {
             if let Some(signal) = self.signals.get(&partition_id) {
                 signal.lose();
@@ -269,9 +250,13 @@ impl Control {
                 }
                 continue;
             }
-            let signal = StopSignal::new(&self.shutdown);
+            let Some(fence) = self.fences.get(&partition_id).map(Arc::clone) else {
+                continue;
+            };
+            let signal = StopSignal::new(&self.pumps_stop);
             self.signals.insert(partition_id.clone(), signal.clone());
-            let pump = Pump::new(Arc::clone(&self.shared), partition_id.clone(), signal);
+            let shared = Arc::clone(&self.shared);
+            let pump = Pump::new(shared, partition_id.clone(), signal, fence);
             self.pumps.spawn(partition_id, pump.run());
         }
     }
@@ -302,38 +287,13 @@ impl Control {
             }
         }
     }
-
-    async fn read_partitions(&mut self) -> Result<(), TransportError> {
-        let properties = self.shared.transport.event_hub_properties();
-        let Some(properties) = until(&self.shutdown, properties).await else {
-            return Ok(());
-        };
-        // Partitions are never taken away from an event hub: a shorter answer is a wrong one.
-        self.partitions.extend(properties?.partition_ids);
-        self.partitions_read = Some(Instant::now());
-        Ok(())
-    }
-}
-
-async fn write(
-    shared: Arc<Shared>,
-    claim: Claim,
-) -> (PartitionId, Result<WriteOutcome, StoreError>) {
-    let owner_id = Some(&shared.owner_id);
-    let outcome = shared
-        .store
-        .claim_ownership(
-            &shared.scope,
-            &claim.partition_id,
-            owner_id,
-            &claim.condition,
-        )
-        .await;
-    (claim.partition_id, outcome)
 }
 
 /// The future's result, or `None` once the processor stops. Only for futures that leave nothing half done.
-async fn until<T>(shutdown: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn until<T>(
+    shutdown: &CancellationToken,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
         () = shutdown.cancelled() => None,

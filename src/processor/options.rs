@@ -14,15 +14,40 @@ use crate::transport::ReceiverOptions;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessorOptions {
-    /// Identity in ownership records. Default: a random one for each processor.
+    /// Identity in ownership records, written exactly as given. Default: a random one for each processor.
+    ///
+    /// A random id tells other processors of this crate how long a silence means that its owner is dead
+    /// ([`ownership_suspect_time`](Self::ownership_suspect_time)). An id of your own does not: like that of any other
+    /// SDK it counts as alive until `partition_ownership_expiration` has passed, and a processor that starts with it
+    /// takes up what it owned before. Use [`owner_name`](Self::owner_name) to have a name *and* the quick takeover.
     pub owner_id: Option<OwnerId>,
+    /// A name to appear in the owner id instead of a random one, such as that of the host. Two processors of one
+    /// consumer group must not share it. Default: none.
+    pub owner_name: Option<String>,
     /// How many partitions to claim at a time. Default: [`Greedy`](LoadBalancingStrategy::Greedy).
     pub load_balancing_strategy: LoadBalancingStrategy,
     /// Time between two load-balancing cycles, ±10 %. Default: 10 s, as in JS and Go.
     pub load_balancing_interval: Duration,
-    /// Age after which another processor's ownership counts as expired. Default: 120 s, as in .NET and Java, whose
-    /// processors renew every 30 s: with less, a slow one of theirs would be robbed. At least twice the interval.
+    /// Age after which the ownership of any other processor counts as expired. Default: 120 s, as in .NET and Java,
+    /// whose processors renew every 30 s: with less, a slow one of theirs would be robbed. At least twice the interval.
     pub partition_ownership_expiration: Duration,
+    /// Silence after which other processors of this crate may take this one for dead, and take over all its
+    /// partitions. It shows life every `load_balancing_interval`. The time is part of the owner id, so processors with
+    /// different settings share a group. Default: two and a half intervals (25 s), but at least 3 s, since ages in blob
+    /// storage are rounded to a second. At least twice the interval, at most the expiration.
+    pub ownership_suspect_time: Option<Duration>,
+    /// How long a graceful stop goes on reading until other processors of this crate have taken over the partitions,
+    /// each once the handler has finished with it: nothing is read twice, and there is no gap. Zero, or no such
+    /// processor in the group: partitions are given back at once, and read again after the others' next cycle. Default:
+    /// 15 s; at most half of `shutdown_timeout` is used.
+    pub linger: Duration,
+    /// Whether a graceful stop leaves the partitions in this processor's name, so that a restart under the same
+    /// `owner_id` or `owner_name` finds them where they were. It has until the expiration (with `owner_id`) or the
+    /// suspect time (with `owner_name`); then others take them. Default: false.
+    pub keep_ownership_on_stop: bool,
+    /// What to do while neither the store nor the event hub confirms that a partition is still ours. Default:
+    /// [`Pause`](UnprovenOwnership::Pause).
+    pub unproven_ownership: UnprovenOwnership,
     /// Where to start in a partition that has no checkpoint. Default: [`Latest`](EventPosition::Latest), as in the
     /// other SDKs.
     pub default_starting_position: EventPosition,
@@ -44,15 +69,62 @@ pub struct ProcessorOptions {
     pub retry_delay: Duration,
     /// Longest wait before trying a partition again. Default: 60 s, as in .NET and Java.
     pub max_retry_delay: Duration,
+    /// Fixes all that chance decides. For tests and simulations.
+    pub(crate) seed: Option<u64>,
+}
+
+/// What a processor does with a partition of which it cannot tell whether it still owns it: no renewal was confirmed
+/// for so long that others may have judged it dead, and its link to the event hub is down or silent. As long as one of
+/// the two is sound, nothing pauses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UnprovenOwnership {
+    /// Calls no handler and refuses checkpoints until the ownership is proven again. The default.
+    #[default]
+    Pause,
+    /// Goes on, as the other SDKs do: events may be processed twice meanwhile.
+    Continue,
+}
+
+/// What load balancing costs and how fast it is, as one choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LoadBalancingProfile {
+    /// A cycle every 10 s, a crash noticed after 25 s. The default.
+    #[default]
+    Fast,
+    /// A cycle every 15 s, a crash noticed after 40 s.
+    Standard,
+    /// A cycle every 30 s, a crash noticed after 75 s: as many storage operations as .NET and Java need.
+    Economy,
+}
+
+impl LoadBalancingProfile {
+    fn times(self) -> (Duration, Duration) {
+        let (interval, suspect_time) = match self {
+            Self::Fast => (10, 25),
+            Self::Standard => (15, 40),
+            Self::Economy => (30, 75),
+        };
+        (
+            Duration::from_secs(interval),
+            Duration::from_secs(suspect_time),
+        )
+    }
 }
 
 impl Default for ProcessorOptions {
     fn default() -> Self {
         Self {
             owner_id: None,
+            owner_name: None,
             load_balancing_strategy: LoadBalancingStrategy::default(),
             load_balancing_interval: Duration::from_secs(10),
             partition_ownership_expiration: Duration::from_secs(120),
+            ownership_suspect_time: None,
+            linger: Duration::from_secs(15),
+            keep_ownership_on_stop: false,
+            unproven_ownership: UnprovenOwnership::default(),
             default_starting_position: EventPosition::Latest,
             starting_positions: BTreeMap::new(),
             prefetch: ReceiverOptions::DEFAULT_PREFETCH,
@@ -62,6 +134,7 @@ impl Default for ProcessorOptions {
             shutdown_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_millis(800),
             max_retry_delay: Duration::from_secs(60),
+            seed: None,
         }
     }
 }
@@ -73,7 +146,38 @@ const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 /// (measured; see ARCHITECTURE.md, non-obvious).
 const MAX_PREFETCH: u32 = 5000;
 
+/// Below this, ages that are rounded to a second say too little.
+const MIN_SUSPECT_TIME: Duration = Duration::from_secs(3);
+
+/// INTEROP: half the shortest expiration of any SDK (JS, Go and Rust).
+const FOREIGN_RENEWAL: Duration = Duration::from_secs(30);
+
+/// The renewal period of .NET, Java and Python, three times: a foreign owner may be that late and alive.
+const FOREIGN_EXPIRATION: Duration = Duration::from_secs(90);
+
 impl ProcessorOptions {
+    /// Sets interval, suspect time and expiration.
+    pub fn set_load_balancing_profile(&mut self, profile: LoadBalancingProfile) {
+        let (interval, suspect_time) = profile.times();
+        self.load_balancing_interval = interval;
+        self.ownership_suspect_time = Some(suspect_time);
+        self.partition_ownership_expiration = Self::default().partition_ownership_expiration;
+    }
+
+    /// The silence after which our own kind may take us for dead.
+    pub(super) fn suspect_time(&self) -> Duration {
+        self.ownership_suspect_time.unwrap_or_else(|| {
+            (self.load_balancing_interval * 5 / 2)
+                .max(MIN_SUSPECT_TIME)
+                .min(self.partition_ownership_expiration)
+        })
+    }
+
+    /// Whether live owners of other SDKs may be taken for dead.
+    pub(super) fn is_hasty_with_others(&self) -> bool {
+        self.partition_ownership_expiration < FOREIGN_EXPIRATION
+    }
+
     pub(super) fn validate(&self) -> Result<(), BuildError> {
         let invalid = |option, reason: String| Err(BuildError::InvalidOption { option, reason });
         for (option, value) in [
@@ -90,11 +194,13 @@ impl ProcessorOptions {
                 return invalid(option, format!("{value:?} is not between 0 and a year"));
             }
         }
-        if self.shutdown_timeout > MAX_DURATION {
-            return invalid(
-                "shutdown_timeout",
-                format!("{:?} is over a year", self.shutdown_timeout),
-            );
+        for (option, value) in [
+            ("shutdown_timeout", self.shutdown_timeout),
+            ("linger", self.linger),
+        ] {
+            if value > MAX_DURATION {
+                return invalid(option, format!("{value:?} is over a year"));
+            }
         }
         let (interval, expiration) = (
             self.load_balancing_interval,
@@ -114,6 +220,42 @@ impl ProcessorOptions {
                 ?interval,
                 "partition_ownership_expiration is less than three times load_balancing_interval: \
                  one slow renewal can cost a partition"
+            );
+        }
+        let suspect_time = self.suspect_time();
+        if suspect_time < interval.saturating_mul(2) || suspect_time > expiration {
+            return invalid(
+                "ownership_suspect_time",
+                format!(
+                    "{suspect_time:?} is not between twice the load_balancing_interval {interval:?} and the \
+                     partition_ownership_expiration {expiration:?}"
+                ),
+            );
+        }
+        if suspect_time < MIN_SUSPECT_TIME {
+            tracing::warn!(
+                ?suspect_time,
+                "ownership_suspect_time is less than three seconds: blob storage rounds ages to one"
+            );
+        }
+        if interval > FOREIGN_RENEWAL {
+            tracing::warn!(
+                ?interval,
+                "load_balancing_interval is more than half a minute: JS, Go and Rust processors take a partition \
+                 over once its record is a minute old"
+            );
+        }
+        if self.keep_ownership_on_stop && self.owner_id.is_none() && self.owner_name.is_none() {
+            return invalid(
+                "keep_ownership_on_stop",
+                "it needs an owner_id or an owner_name: under a random id nobody comes back"
+                    .to_owned(),
+            );
+        }
+        if self.owner_id.is_some() && self.owner_name.is_some() {
+            return invalid(
+                "owner_name",
+                "owner_id is set as well; one of them names the processor".to_owned(),
             );
         }
         if self.prefetch.get() > MAX_PREFETCH {

@@ -1,11 +1,13 @@
 //! The task that owns one partition: one term after another until told to stop.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::fence::{Fence, Lease};
 use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
 use super::signal::StopSignal;
@@ -24,6 +26,18 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn CheckpointStore>,
     pub(super) handler: Arc<dyn ErasedHandler>,
     pub(super) options: ProcessorOptions,
+    /// Our last confirmed write to any ownership record.
+    pub(super) lease: Arc<Lease>,
+    /// The only source of chance in the processor, so that a seed fixes all of it.
+    pub(super) rng: Mutex<StdRng>,
+}
+
+impl Shared {
+    /// Draws from the processor's source of chance.
+    pub(super) fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
+        // A panic cannot leave a generator in a state that matters.
+        draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -44,6 +58,7 @@ pub(super) struct Pump {
     pub(super) shared: Arc<Shared>,
     pub(super) partition_id: PartitionId,
     pub(super) signal: StopSignal,
+    pub(super) fence: Arc<Fence>,
     /// Where the first term started without a checkpoint. A later term starts there too: what "latest" means must not
     /// move past an event that failed.
     pub(super) started_at: Option<EventPosition>,
@@ -62,11 +77,17 @@ pub(super) struct PumpEnd {
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 impl Pump {
-    pub(super) fn new(shared: Arc<Shared>, partition_id: PartitionId, signal: StopSignal) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        partition_id: PartitionId,
+        signal: StopSignal,
+        fence: Arc<Fence>,
+    ) -> Self {
         Self {
             shared,
             partition_id,
             signal,
+            fence,
             started_at: None,
         }
     }
@@ -106,7 +127,7 @@ impl Pump {
 
     /// Waits before the next try. `Some`: told to stop instead.
     pub(super) async fn pause(&self, backoff: &mut Backoff) -> Option<CloseReason> {
-        let delay = backoff.next_delay(&mut rand::rng());
+        let delay = self.shared.draw(|rng| backoff.next_delay(rng));
         tokio::select! {
             biased;
             reason = self.signal.stopped() => Some(reason),

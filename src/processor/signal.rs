@@ -27,6 +27,11 @@ impl StopSignal {
         self.stopping.cancel();
     }
 
+    /// Tells the pump to finish as in a shutdown: what it has done still counts.
+    pub(super) fn finish(&self) {
+        self.stopping.cancel();
+    }
+
     pub(super) fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
     }

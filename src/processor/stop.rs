@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::Control;
+use super::linger::{confirm_unseen, linger};
 use super::pump::{PumpEnd, Shared};
+use crate::balance::leaving_id;
 use crate::checkpoint::{WriteCondition, WriteOutcome};
 use crate::model::{ETag, PartitionId};
 use crate::telemetry;
@@ -28,17 +31,21 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Stops in an order in which nothing is read twice: a partition is given back only after its handler has finished
 /// and its last checkpoint is written, and its link is closed only after that.
 pub(super) async fn stop(mut control: Control) -> StopReport {
-    let deadline = Instant::now() + control.shared.options.shutdown_timeout;
+    let begun = Instant::now();
+    let deadline = begun + control.shared.options.shutdown_timeout;
     let mut closing = JoinSet::new();
+    let is_marked = control.lingers.load(Ordering::Relaxed);
+    if is_marked {
+        let options = &control.shared.options;
+        let end = begun + options.linger.min(options.shutdown_timeout / 2);
+        linger(&mut control, &mut closing, end).await;
+    }
+    control.pumps_stop.cancel();
     while let Ok(Some((partition_id, end))) = timeout_at(deadline, control.pumps.join_next()).await
     {
         let etag = control.owned.remove(&partition_id);
-        closing.spawn(give_back(
-            Arc::clone(&control.shared),
-            partition_id,
-            etag,
-            end.ok(),
-        ));
+        let shared = Arc::clone(&control.shared);
+        closing.spawn(give_back(shared, partition_id, etag, end.ok(), is_marked));
     }
 
     let cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
@@ -55,16 +62,12 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     }
     // Owned without a pump: held off, just claimed or cut.
     for (partition_id, etag) in std::mem::take(&mut control.owned) {
-        closing.spawn(give_back(
-            Arc::clone(&control.shared),
-            partition_id,
-            Some(etag),
-            None,
-        ));
+        let shared = Arc::clone(&control.shared);
+        closing.spawn(give_back(shared, partition_id, Some(etag), None, is_marked));
     }
     let closed = async {
         while closing.join_next().await.is_some() {}
-        if control.is_uncertain {
+        if !control.doubtful.is_empty() && !control.shared.options.keep_ownership_on_stop {
             give_back_listed(&control.shared).await;
         }
     };
@@ -79,28 +82,37 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     StopReport { cut_partitions }
 }
 
-async fn give_back(
+pub(super) async fn give_back(
     shared: Arc<Shared>,
     partition_id: PartitionId,
     etag: Option<ETag>,
     end: Option<PumpEnd>,
+    is_marked: bool,
 ) {
-    if let Some(etag) = etag {
-        relinquish(&shared, &partition_id, etag).await;
+    if let Some(etag) = etag
+        && !shared.options.keep_ownership_on_stop
+    {
+        let is_lost = relinquish(&shared, &partition_id, etag).await;
+        // Claimed since the last look: who did that waits for us.
+        if is_lost && is_marked {
+            confirm_unseen(&shared, &partition_id).await;
+        }
     }
     if let Some(receiver) = end.and_then(|end| end.receiver) {
         receiver.close().await;
     }
 }
 
-async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) {
+/// Returns whether somebody else had written before.
+async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> bool {
     let condition = WriteCondition::Matches(etag);
     let outcome = shared
         .store
         .claim_ownership(&shared.scope, partition_id, None, &condition)
         .await;
     let error = match outcome {
-        Ok(WriteOutcome::Written(_) | WriteOutcome::Lost) => return,
+        Ok(WriteOutcome::Written(_)) => return false,
+        Ok(WriteOutcome::Lost) => return true,
         Ok(WriteOutcome::Unknown(error)) | Err(error) => error,
     };
     tracing::warn!(
@@ -108,6 +120,7 @@ async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) {
         %partition_id, error = %telemetry::chain(&error),
         "ownership was not given back; it expires"
     );
+    false
 }
 
 /// Gives back what the records say is ours: finds writes whose outcome we never learnt.
@@ -115,11 +128,13 @@ async fn give_back_listed(shared: &Arc<Shared>) {
     let Ok(listing) = shared.store.list_ownership(&shared.scope).await else {
         return;
     };
+    let leaving = leaving_id(&shared.owner_id);
     let mut seen = BTreeSet::new();
     for ownership in listing.ownerships {
-        let is_mine = ownership
-            .owner_id
-            .is_some_and(|owner| owner.is_same_as(&shared.owner_id));
+        let is_mine = ownership.owner_id.is_some_and(|owner| {
+            owner.is_same_as(&shared.owner_id)
+                || leaving.as_ref().is_some_and(|id| owner.is_same_as(id))
+        });
         if is_mine && seen.insert(ownership.partition_id.clone()) {
             relinquish(shared, &ownership.partition_id, ownership.etag).await;
         }

@@ -1,7 +1,9 @@
 //! One term of a partition, from the checkpoint it starts after to the close hook.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -30,11 +32,20 @@ pub(super) enum TermEnd {
 /// or a loss is seen soon.
 const MAX_TAKEN: usize = 128;
 
+/// While the lease does not hold, the link is asked for news this often and this long before the handler is called.
+const LISTEN_EVERY: Duration = Duration::from_secs(5);
+const LISTEN_FOR: Duration = Duration::from_millis(50);
+
+/// How often a paused term looks for a proof.
+const PROVE_EVERY: Duration = Duration::from_millis(500);
+
 pub(super) struct Term<'a> {
     pump: &'a mut Pump,
     context: PartitionContext,
     /// The last event handed to the application.
     delivered: Option<Delivered>,
+    /// When the link was last asked for news because the lease did not hold.
+    listened: Option<Instant>,
 }
 
 struct Delivered {
@@ -49,6 +60,7 @@ impl<'a> Term<'a> {
             Arc::clone(&shared.store),
             shared.scope.clone(),
             pump.partition_id.clone(),
+            Arc::clone(&pump.fence),
         );
         let context = PartitionContext::new(
             shared.scope.clone(),
@@ -60,6 +72,7 @@ impl<'a> Term<'a> {
             pump,
             context,
             delivered: None,
+            listened: None,
         }
     }
 
@@ -176,6 +189,7 @@ impl<'a> Term<'a> {
         loop {
             let error = match self.open(position.clone()).await {
                 Ok(opened) => {
+                    self.pump.fence.link_is_up(opened.silence());
                     let opened = receiver.insert(opened);
                     match self.deliver_all(&mut **opened).await {
                         Ok(end) => return end,
@@ -185,6 +199,7 @@ impl<'a> Term<'a> {
                 Err(OpenEnd::Stopped(reason)) => return TermEnd::Closed(reason),
                 Err(OpenEnd::Failed(error)) => error,
             };
+            self.pump.fence.link_is_down();
             close(receiver).await;
             if error.is_ownership_lost() {
                 // The other side attached on purpose, and this side never answers in kind: whose the partition is,
@@ -232,31 +247,86 @@ impl<'a> Term<'a> {
                 reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
                 events = take(receiver, &self.pump.shared.options) => events?,
             };
-            let result = if events.is_empty() {
-                contained("on_idle", self.handler().on_idle(&self.context)).await
-            } else if self.options().max_batch_size.is_some() {
-                self.deliver_batch(events).await
-            } else {
-                self.deliver_each(events).await
-            };
-            if let Err(error) = result {
-                self.report(error).await;
-                return Ok(TermEnd::Failed);
+            if events.is_empty() {
+                let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
+                if let Err(error) = idle {
+                    self.report(error).await;
+                    return Ok(TermEnd::Failed);
+                }
+            }
+            let mut events = VecDeque::from(events);
+            while !events.is_empty() && self.pump.signal.reason().is_none() {
+                if !self.prove(receiver, &mut events).await? {
+                    break;
+                }
+                let result = match self.options().max_batch_size {
+                    Some(max) => {
+                        let size = events.len().min(max.get());
+                        self.deliver_batch(events.drain(..size).collect()).await
+                    }
+                    None => self.deliver_next(&mut events).await,
+                };
+                if let Err(error) = result {
+                    self.report(error).await;
+                    return Ok(TermEnd::Failed);
+                }
             }
         }
     }
 
-    async fn deliver_each(&mut self, events: Vec<ReceivedEvent>) -> Result<(), ProcessingError> {
-        for event in events {
-            if self.pump.signal.reason().is_some() {
-                break;
+    /// Waits until the partition is known to be ours. `false`: told to stop instead.
+    async fn prove(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<bool, TransportError> {
+        let fence = Arc::clone(&self.pump.fence);
+        if fence.lease_holds() {
+            return Ok(true);
+        }
+        let is_due = self.listened.is_none_or(|at| at.elapsed() >= LISTEN_EVERY);
+        if is_due && events.len() <= MAX_TAKEN {
+            // Whoever slept through the end of the lease may have been displaced since, and the news lies unread.
+            self.listened = Some(Instant::now());
+            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(MAX_TAKEN)).await;
+            if let Ok(more) = news {
+                events.extend(more?);
             }
-            if self.is_new(&event) {
-                self.note_delivery(&event);
-                // Not in a `select!`: a stop waits for the call instead of cutting it.
-                let hook = self.handler().on_event(&self.context, event);
-                contained("on_event", hook).await?;
+        }
+        fence.link_is_up(receiver.silence());
+        if fence.holds() {
+            return Ok(true);
+        }
+        self.report(ProcessingError::OwnershipUnproven).await;
+        loop {
+            let news = tokio::select! {
+                biased;
+                _ = self.pump.signal.stopped() => return Ok(false),
+                // What is here already bounds what is taken: nothing more is, but a failed link is noticed.
+                news = receiver.receive(MAX_TAKEN), if events.len() < MAX_TAKEN => Some(news?),
+                () = tokio::time::sleep(PROVE_EVERY) => None,
+            };
+            events.extend(news.into_iter().flatten());
+            fence.link_is_up(receiver.silence());
+            if fence.holds() {
+                let partition_id = &self.pump.partition_id;
+                tracing::info!(target: telemetry::PROCESSOR, %partition_id, "ownership is proven again");
+                return Ok(true);
             }
+        }
+    }
+
+    async fn deliver_next(
+        &mut self,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<(), ProcessingError> {
+        if let Some(event) = events.pop_front()
+            && self.is_new(&event)
+        {
+            self.note_delivery(&event);
+            // Not in a `select!`: a stop waits for the call instead of cutting it.
+            let hook = self.handler().on_event(&self.context, event);
+            contained("on_event", hook).await?;
         }
         Ok(())
     }

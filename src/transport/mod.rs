@@ -7,6 +7,7 @@ pub mod fake;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -121,6 +122,15 @@ pub trait PartitionReceiver: fmt::Debug + Send {
     ///
     /// Dropping the future loses no event.
     async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError>;
+
+    /// How long ago the service last gave a sign of life on this link. `None` (the default): the receiver does not
+    /// know, and counts as attached until [`receive`](Self::receive) fails.
+    ///
+    /// While the checkpoint store does not answer, this is what tells the processor that its partition cannot have
+    /// been taken.
+    fn silence(&self) -> Option<Duration> {
+        None
+    }
 
     /// Closes the link, within a few seconds.
     async fn close(self: Box<Self>);

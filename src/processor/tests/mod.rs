@@ -2,6 +2,9 @@
 
 mod balancing;
 mod checkpoints;
+mod figures;
+mod handing_over;
 mod stopping;
 mod support;
 mod terms;
+mod world;

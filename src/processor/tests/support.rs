@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::checkpoint::{
     CheckpointStore, InMemoryCheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition,
@@ -47,6 +48,11 @@ struct Shared {
     start: Mutex<Option<EventPosition>>,
     contexts: Mutex<Vec<PartitionContext>>,
     gate: Mutex<Option<Arc<Semaphore>>>,
+    /// How long each delivery takes.
+    takes: Mutex<Duration>,
+    /// When a partition's last delivery was, and the longest time between two.
+    delivered: Mutex<BTreeMap<String, Instant>>,
+    longest_pause: Mutex<Duration>,
 }
 
 /// How a delivery misbehaves.
@@ -89,6 +95,28 @@ impl Recorder {
     pub(super) fn gated(self, gate: &Arc<Semaphore>) -> Self {
         *self.shared.gate.lock().unwrap() = Some(Arc::clone(gate));
         self
+    }
+
+    /// Makes each delivery take a while.
+    pub(super) fn taking(self, time: Duration) -> Self {
+        *self.shared.takes.lock().unwrap() = time;
+        self
+    }
+
+    /// The longest time between two deliveries of one partition.
+    pub(super) fn longest_pause(&self) -> Duration {
+        *self.shared.longest_pause.lock().unwrap()
+    }
+
+    /// Drops deliveries that came before, from those seen since `start`.
+    pub(super) fn forget_repetitions_since(&self, start: usize) {
+        let mut seen = self.shared.seen.lock().unwrap();
+        let new = seen.split_off(start);
+        for one in new {
+            if !matches!(one, Seen::Event(..)) || !seen.contains(&one) {
+                seen.push(one);
+            }
+        }
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -137,6 +165,19 @@ impl EventHandler for Recorder {
         }
         let partition = context.partition_id().to_string();
         self.note(Seen::Event(partition.clone(), event.sequence_number()));
+        let now = Instant::now();
+        let before = self
+            .shared
+            .delivered
+            .lock()
+            .unwrap()
+            .insert(partition.clone(), now);
+        if let Some(before) = before {
+            let mut longest = self.shared.longest_pause.lock().unwrap();
+            *longest = (*longest).max(now - before);
+        }
+        let takes = *self.shared.takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         match self.next_act(&partition, event.sequence_number()) {
             None => {}
             Some(Act::Fail(_)) => return Err("on request".into()),
@@ -392,4 +433,18 @@ pub(super) async fn delivered(recorder: &Recorder, partition: &str, expected: &[
         || async { recorder.events(partition) == expected },
     )
     .await;
+}
+
+/// The same for a processor whose id makes the promise of our own kind.
+pub(super) fn kin_builder(
+    hub: &FakeEventHub,
+    store: &FlakyStore,
+    name: &str,
+) -> EventProcessorBuilder {
+    EventProcessor::builder(hub.clone(), "$Default", store.clone())
+        .with_owner_name(name)
+        .with_load_balancing_interval(Duration::from_secs(2))
+        .with_partition_ownership_expiration(Duration::from_secs(20))
+        .with_default_starting_position(EventPosition::Earliest)
+        .with_seed(name.bytes().map(u64::from).sum())
 }

@@ -38,8 +38,8 @@ impl fmt::Display for CloseReason {
 /// Processes the events of all partitions that the processor owns.
 ///
 /// For one partition the hooks are called one after the other, never concurrently; for different partitions they run
-/// in parallel. A slow hook delays its own partition only. A stop waits for the hook that is running and starts no
-/// other; it does not cut it before the shutdown timeout. An error or a panic ends the partition's *term*: it goes
+/// in parallel. A slow hook delays its own partition only. The stop of a partition waits for the hook that is running and
+/// starts no other but the close hook; it does not cut it before the shutdown timeout. An error or a panic ends the partition's *term*: it goes
 /// to [`on_error`](Self::on_error), and the partition starts again from its checkpoint, after a wait that doubles
 /// from failure to failure.
 #[diagnostic::on_unimplemented(

@@ -95,7 +95,9 @@ impl EventProcessor {
     }
 
     /// Runs until `shutdown` is cancelled, then stops gracefully: no new event is handed out, running handlers finish
-    /// (up to `shutdown_timeout`), partitions are closed and given back, links are closed.
+    /// (up to `shutdown_timeout`), partitions are closed and given back, links are closed. If other processors of this
+    /// crate are alive, each partition is first read on until one of them has claimed it
+    /// ([`linger`](ProcessorOptions::linger)).
     ///
     /// No failure of the event hub, of the store or of the handler ends it; they go to
     /// [`EventHandler::on_error`] and are tried again.

@@ -277,3 +277,21 @@ fn figures_for_1024_partitions() {
         economy: 2068,
     });
 }
+
+/// All that chance decides hangs on the seed: owner ids, waits and choices.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        each_seed!(1, |_one| async move {
+            let (world, handles) = ten(32, seed).await;
+            let owners: Vec<_> = handles.iter().map(|h| h.owner_id().to_string()).collect();
+            drop(handles);
+            (world.trace(), owners)
+        })
+        .remove(0)
+    };
+    let (first, again, other) = (run(5), run(5), run(6));
+    assert!(first.0.len() > 100);
+    assert!(first == again, "two runs of one seed differ");
+    assert_ne!(first.1, other.1);
+}

@@ -4,6 +4,7 @@ mod balancing;
 mod checkpoints;
 mod figures;
 mod handing_over;
+mod proofs;
 mod stopping;
 mod support;
 mod terms;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -256,6 +256,17 @@ impl FlakyStore {
     pub(super) fn new() -> Self {
         Self {
             inner: InMemoryCheckpointStore::new(),
+            faults: Arc::default(),
+        }
+    }
+
+    /// A store whose clock is off by so many days.
+    pub(super) fn days_off(days: i64) -> Self {
+        let off = Duration::from_secs(days.unsigned_abs() * 24 * 3600);
+        let now = SystemTime::now();
+        let base = if days < 0 { now - off } else { now + off };
+        Self {
+            inner: InMemoryCheckpointStore::starting_at(base),
             faults: Arc::default(),
         }
     }

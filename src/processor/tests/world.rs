@@ -48,6 +48,9 @@ struct State {
     longest_gap: Duration,
     next_reader: u64,
     next_seed: u64,
+    /// Every write, in order: when, what and for whom.
+    trace: Vec<(Duration, PartitionId, Option<String>)>,
+    begun: Instant,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,9 @@ struct Reader {
 impl World {
     pub(super) fn new(partitions: usize, seed: u64) -> Self {
         Self {
-            store: InMemoryCheckpointStore::new(),
+            store: InMemoryCheckpointStore::starting_at(
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            ),
             state: Arc::new(Mutex::new(State {
                 rng: StdRng::seed_from_u64(seed),
                 partitions,
@@ -74,6 +79,8 @@ impl World {
                 longest_gap: Duration::ZERO,
                 next_reader: 0,
                 next_seed: seed << 32,
+                trace: Vec::new(),
+                begun: Instant::now(),
             })),
         }
     }
@@ -128,6 +135,10 @@ impl World {
 
     pub(super) fn set_down(&self, is_down: bool) {
         self.state().is_down = is_down;
+    }
+
+    pub(super) fn trace(&self) -> Vec<(Duration, PartitionId, Option<String>)> {
+        self.state().trace.clone()
     }
 
     /// Changes of a partition from one owner to another, not counting what was free in between.
@@ -267,6 +278,8 @@ impl CheckpointStore for World {
         if matches!(outcome, WriteOutcome::Written(_)) {
             let mut state = self.state();
             let owner = owner_id.map(name);
+            let at = state.begun.elapsed();
+            state.trace.push((at, partition_id.clone(), owner.clone()));
             let before = state.owners.insert(partition_id.clone(), owner.clone());
             if before.flatten().is_some_and(|before| Some(before) != owner) && owner.is_some() {
                 state.moves += 1;

@@ -1,0 +1,297 @@
+//! When nobody confirms that a partition is ours, and when somebody else goes by our name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use super::support::{
+    FlakyStore, Recorder, Seen, delivered, eventually, kin_builder, owners, stored,
+};
+use crate::error::{CheckpointError, StoreErrorKind, TransportError, TransportErrorKind};
+use crate::model::{
+    EventHubProperties, EventParts, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
+};
+use crate::processor::{EventProcessor, EventProcessorBuilder, UnprovenOwnership};
+use crate::transport::fake::FakeEventHub;
+use crate::transport::{PartitionReceiver, ReceiverOptions, Transport};
+
+/// A hub whose receivers say how long their link has been silent.
+#[derive(Clone, Debug)]
+struct Talkative {
+    hub: FakeEventHub,
+    silence: Arc<AtomicU64>,
+    /// Whether the hub answers questions about itself.
+    is_mute: Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[derive(Debug)]
+struct TalkativeReceiver {
+    inner: Box<dyn PartitionReceiver>,
+    silence: Arc<AtomicU64>,
+}
+
+impl Talkative {
+    fn new(hub: &FakeEventHub) -> Self {
+        Self {
+            hub: hub.clone(),
+            silence: Arc::default(),
+            is_mute: Arc::default(),
+        }
+    }
+
+    fn set_silence(&self, seconds: u64) {
+        self.silence.store(seconds, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Transport for Talkative {
+    fn fully_qualified_namespace(&self) -> &str {
+        self.hub.fully_qualified_namespace()
+    }
+
+    fn event_hub_name(&self) -> &str {
+        self.hub.event_hub_name()
+    }
+
+    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
+        if self.is_mute.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.hub.event_hub_properties().await
+    }
+
+    async fn partition_properties(
+        &self,
+        partition_id: &PartitionId,
+    ) -> Result<PartitionProperties, TransportError> {
+        self.hub.partition_properties(partition_id).await
+    }
+
+    async fn open_receiver(
+        &self,
+        options: ReceiverOptions,
+    ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
+        let inner = self.hub.open_receiver(options).await?;
+        let silence = Arc::clone(&self.silence);
+        Ok(Box::new(TalkativeReceiver { inner, silence }))
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl PartitionReceiver for TalkativeReceiver {
+    async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError> {
+        self.inner.receive(max).await
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.silence.load(Ordering::Relaxed)))
+    }
+
+    async fn close(self: Box<Self>) {
+        self.inner.close().await;
+    }
+}
+
+fn talkative_builder(hub: &Talkative, store: &FlakyStore) -> EventProcessorBuilder {
+    EventProcessor::builder(hub.clone(), "$Default", store.clone())
+        .with_seed(1)
+        .with_load_balancing_interval(Duration::from_secs(2))
+        .with_partition_ownership_expiration(Duration::from_secs(20))
+        .with_default_starting_position(EventPosition::Earliest)
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_both_proofs_the_handler_pauses_and_either_brings_it_back() {
+    for policy in [UnprovenOwnership::Pause, UnprovenOwnership::Continue] {
+        let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+        let talkative = Talkative::new(&hub);
+        let recorder = Recorder::without_checkpoints();
+        let handle = talkative_builder(&talkative, &store)
+            .with_unproven_ownership(policy)
+            .build(recorder.clone())
+            .unwrap()
+            .spawn();
+        hub.send("0", "x");
+        delivered(&recorder, "0", &[0]).await;
+        let context = recorder.contexts().remove(0);
+
+        // The store is down: the link is enough, for as long as it is.
+        store.fail(Some(StoreErrorKind::Unavailable));
+        sleep(Duration::from_secs(60)).await;
+        hub.send("0", "x");
+        delivered(&recorder, "0", &[0, 1]).await;
+
+        talkative.set_silence(61);
+        hub.send("0", "x");
+        hub.send("0", "x");
+        sleep(Duration::from_secs(30)).await;
+        let unproven = Seen::Error(
+            Some("0".into()),
+            "it is not certain that this processor still owns the partition; it pauses".into(),
+        );
+        if policy == UnprovenOwnership::Continue {
+            assert_eq!(recorder.events("0"), [0, 1, 2, 3]);
+            assert!(!recorder.seen().contains(&unproven));
+            handle.shutdown().await.unwrap();
+            continue;
+        }
+        assert_eq!(recorder.events("0"), [0, 1]);
+        let told = recorder.seen().into_iter().filter(|seen| *seen == unproven);
+        assert_eq!(told.count(), 1);
+        let parts = EventParts::new(0, "0", SystemTime::UNIX_EPOCH, "x");
+        let event = ReceivedEvent::new(parts);
+        let refused = context.update_checkpoint(&event).await.unwrap_err();
+        assert!(
+            matches!(refused, CheckpointError::OwnershipUnproven),
+            "{refused:?}"
+        );
+        assert!(refused.is_transient() && !refused.is_ownership_lost());
+        assert_eq!(stored(&store, "0").await, None);
+
+        // A frame on the link is a proof.
+        talkative.set_silence(1);
+        delivered(&recorder, "0", &[0, 1, 2, 3]).await;
+        talkative.set_silence(61);
+        hub.send("0", "x");
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(recorder.events("0"), [0, 1, 2, 3]);
+        // And so is a renewal.
+        store.fail(None);
+        delivered(&recorder, "0", &[0, 1, 2, 3, 4]).await;
+        context.update_checkpoint(&event).await.unwrap();
+        assert_eq!(hub.opened_at("0").len(), 1, "the term went on");
+        handle.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_slept_through_its_lease_asks_the_link_before_it_calls_the_handler() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(1));
+    let recorder = Recorder::without_checkpoints().gated(&gate);
+    let handle = kin_builder(&hub, &store, "me")
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    for _ in 0..5 {
+        hub.send("0", "x");
+    }
+    delivered(&recorder, "0", &[0]).await;
+    // Nothing of ours reaches the store any more, and somebody takes the partition; the news has not been read, since
+    // the handler is busy with what came before.
+    store.fail(Some(StoreErrorKind::Unavailable));
+    sleep(Duration::from_secs(60)).await;
+    hub.disconnect("0", TransportErrorKind::OwnershipLost);
+    gate.add_permits(10);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(recorder.events("0"), [0, 1], "one call was under way");
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processors_with_one_name_are_told_and_do_not_fight() {
+    let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+    let (a, b) = (Recorder::new(), Recorder::new());
+    let first = kin_builder(&hub, &store, "same")
+        .build(a.clone())
+        .unwrap()
+        .spawn();
+    sleep(Duration::from_secs(10)).await;
+    let second = kin_builder(&hub, &store, "same")
+        .build(b.clone())
+        .unwrap()
+        .spawn();
+    sleep(Duration::from_secs(60)).await;
+    let error = Seen::Error(
+        None,
+        "another processor uses the owner id `rs1-5000-same`".into(),
+    );
+    assert!(a.seen().contains(&error) || b.seen().contains(&error));
+    let opened: usize = (0..4).map(|id| hub.opened_at(id.to_string()).len()).sum();
+    sleep(Duration::from_secs(120)).await;
+    let later: usize = (0..4).map(|id| hub.opened_at(id.to_string()).len()).sum();
+    assert_eq!(opened, later, "partitions go to and fro");
+    for partition in 0..4 {
+        assert_eq!(hub.receivers(partition.to_string()), 1);
+    }
+    drop((first, second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_hub_that_does_not_answer_costs_no_partition() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    let talkative = Talkative::new(&hub);
+    let recorder = Recorder::new();
+    let handle = talkative_builder(&talkative, &store)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    sleep(Duration::from_secs(5)).await;
+    talkative.is_mute.store(true, Ordering::Relaxed);
+    let other = kin_builder(&hub, &store, "other")
+        .build(Recorder::new())
+        .unwrap()
+        .spawn();
+    sleep(Duration::from_secs(120)).await;
+    let mine = owners(&store)
+        .await
+        .into_values()
+        .filter(|owner| owner.as_ref() == Some(handle.owner_id()));
+    assert_eq!(mine.count(), 1);
+    drop((handle, other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_partitions_are_read_within_two_intervals() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let recorder = Recorder::new();
+    let handle = kin_builder(&hub, &store, "me")
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    sleep(Duration::from_secs(30)).await;
+    let grown = Instant::now();
+    hub.send("1", "x");
+    eventually("read", || async { recorder.events("1") == [0] }).await;
+    assert!(
+        grown.elapsed() <= Duration::from_secs(4),
+        "{:?}",
+        grown.elapsed()
+    );
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_day_that_the_local_clock_shows_changes_nothing() {
+    for days in [-1000_i64, 1000] {
+        let (hub, store) = (FakeEventHub::new(4), FlakyStore::days_off(days));
+        let (a, b) = (Recorder::new(), Recorder::new());
+        let first = kin_builder(&hub, &store, "a")
+            .build(a.clone())
+            .unwrap()
+            .spawn();
+        let second = kin_builder(&hub, &store, "b")
+            .build(b.clone())
+            .unwrap()
+            .spawn();
+        sleep(Duration::from_secs(30)).await;
+        let before = owners(&store).await;
+        let opened = hub.opened_at("0").len();
+        sleep(Duration::from_secs(300)).await;
+        assert_eq!(owners(&store).await, before);
+        assert_eq!(hub.opened_at("0").len(), opened);
+        drop(first);
+        sleep(Duration::from_secs(5 + 3)).await;
+        for partition in 0..4 {
+            hub.send(partition.to_string(), "x");
+            delivered(&b, &partition.to_string(), &[0]).await;
+        }
+        second.shutdown().await.unwrap();
+    }
+}

@@ -118,6 +118,8 @@ pub(crate) enum Happening {
     Paused { member: Member },
     /// It is again.
     Resumed { member: Member },
+    /// The way to the store gets better or worse for somebody.
+    Weather { is_fair: bool },
     /// A fault begins or ends.
     Fault { what: String },
     /// A phase of the run begins.

@@ -37,6 +37,7 @@ pub(super) fn bar(scenario: Scenario, metric: Metric, partitions: u32) -> Option
         (Scenario::ScaleUp, Metric::Moves) => [33.6, 120.8, 967.1],
         (Scenario::Crash, Metric::Gap) => [32.0, 32.0, 32.0],
         (Scenario::Rolling, Metric::Gap) => [1.0, 1.0, 1.0],
+        (Scenario::Rolling, Metric::Duplicates) => [0.0; 3],
         (Scenario::Steady, Metric::Ops) => [135.0, 350.0, 2150.0],
         (
             Scenario::Steady

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use eventhubs_processor::{EventPosition, ProcessorOptions};
+use tokio::task::AbortHandle;
 
 use super::Subject;
 use super::replay::Replay;
@@ -55,8 +56,8 @@ impl Group {
         let store = SimStore::new(world.clone());
         let hub = SimHub::new(world.clone(), partitions);
         let behaviour = Behaviour::new(Settings {
-            min_ms: 0,
-            max_ms: 0,
+            min_ms: 5,
+            max_ms: 50,
             errors: 0,
             panics: 0,
             checkpoint_every: 1,
@@ -97,8 +98,8 @@ impl Group {
                     name,
                     skew_ms,
                     work: PeerWork {
-                        handler: Duration::ZERO,
-                        batch: 32,
+                        handler: Duration::from_millis(25),
+                        batch: 1,
                     },
                 };
                 let OurSetup {
@@ -112,6 +113,20 @@ impl Group {
                 Some(Processor::Peer(peer))
             }
         }
+    }
+
+    /// Appends an event to each partition every two seconds, never all at once, until aborted.
+    pub(crate) fn load(&self) -> AbortHandle {
+        let hub = self.setup.hub.clone();
+        let append = async move {
+            for tick in 0_u32.. {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                for partition in (tick % 20..hub.partitions()).step_by(20) {
+                    hub.append(partition);
+                }
+            }
+        };
+        tokio::spawn(append).abort_handle()
     }
 
     pub(crate) async fn sleep(&mut self, milliseconds: Time) {

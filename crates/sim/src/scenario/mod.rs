@@ -32,7 +32,7 @@ pub enum Scenario {
     ScaleUp,
     /// Three of ten crash at once.
     Crash,
-    /// Ten are restarted, one a minute, each down for ten seconds.
+    /// Ten are restarted under load, one a minute, each down for ten seconds.
     Rolling,
     /// Ten that have found their balance, for ten minutes.
     Steady,
@@ -67,13 +67,15 @@ impl Scenario {
     /// The figures it is about.
     #[must_use]
     pub fn metrics(self) -> &'static [Metric] {
-        use Metric::{Balanced, Changes, Full, Gap, Moves, Ops, PartitionSeconds, Spread};
+        use Metric::{
+            Balanced, Changes, Duplicates, Full, Gap, Moves, Ops, PartitionSeconds, Spread,
+        };
         match self {
             Self::Cold1 => &[Full, Ops],
             Self::Cold10 => &[Full, Balanced, Moves],
             Self::ScaleUp => &[Balanced, Moves],
             Self::Crash => &[Gap, PartitionSeconds, Balanced],
-            Self::Rolling => &[Gap, PartitionSeconds, Changes, Balanced],
+            Self::Rolling => &[Gap, PartitionSeconds, Changes, Balanced, Duplicates],
             Self::Steady => &[Ops, Moves],
             Self::Skew75 | Self::Skew200 => &[Moves, Gap, Ops],
             Self::Slow | Self::Down => &[Moves, Gap, Spread],
@@ -93,6 +95,8 @@ pub enum Metric {
     Moves,
     /// All changes to another owner.
     Changes,
+    /// Handler calls for events that a handler had been called for before, if every event is checkpointed.
+    Duplicates,
     /// Longest time that nobody read a partition, in seconds.
     Gap,
     /// The same, summed over partitions.
@@ -110,6 +114,7 @@ impl fmt::Display for Metric {
             Self::Balanced => "balanced, s",
             Self::Moves => "moves from live owners",
             Self::Changes => "owner changes",
+            Self::Duplicates => "duplicate handler calls",
             Self::Gap => "longest gap, s",
             Self::PartitionSeconds => "partition-seconds unread",
             Self::Ops => "storage operations",

@@ -21,6 +21,10 @@ pub(crate) struct Replay {
     pub(crate) changes: u64,
     longest_gap: Time,
     gap_sum: Time,
+    /// The newest event that a handler was called for.
+    started: Vec<i64>,
+    /// Handler calls for events that a handler had been called for before.
+    pub(crate) duplicates: u64,
 }
 
 impl Replay {
@@ -40,6 +44,8 @@ impl Replay {
             changes: 0,
             longest_gap: 0,
             gap_sum: 0,
+            started: vec![-1; n],
+            duplicates: 0,
         }
     }
 
@@ -51,6 +57,7 @@ impl Replay {
         self.last_change = now;
         (self.moves, self.changes) = (0, 0);
         (self.longest_gap, self.gap_sum) = (0, 0);
+        self.duplicates = 0;
         self.unread_since.fill(now);
     }
 
@@ -122,6 +129,11 @@ impl Replay {
                 to,
                 ..
             } => self.owner_changed(now, *partition, *from, *to),
+            Happening::HandlerStarted { partition, seq, .. } => {
+                let started = &mut self.started[*partition as usize];
+                self.duplicates += u64::from(seq <= started);
+                *started = (*started).max(*seq);
+            }
             Happening::Up { member, .. } => {
                 self.loads.insert(*member, 0);
                 self.note_balance(now);

@@ -160,6 +160,7 @@ impl Run<'_> {
     async fn rolling(&mut self) -> Measured {
         self.ten_settled().await;
         self.begin();
+        let load = self.group.load();
         for _ in 0..10 {
             let round = self.group.world.now();
             let old = self.processors.remove(0);
@@ -170,6 +171,7 @@ impl Run<'_> {
             let spent = self.group.world.now() - round;
             self.group.sleep(MINUTE.saturating_sub(spent)).await;
         }
+        load.abort();
         let last_start = self.group.world.now() - 50 * SECOND;
         self.group.settle(QUIET, LIMIT).await;
         let mut figures = self.figures();
@@ -219,6 +221,7 @@ impl Run<'_> {
         let mut figures = Measured::from([
             (Metric::Moves, count(replay.moves)),
             (Metric::Changes, count(replay.changes)),
+            (Metric::Duplicates, count(replay.duplicates)),
             (Metric::Gap, gap),
             (Metric::PartitionSeconds, sum),
             (Metric::Ops, count(ops) / minutes),

@@ -150,7 +150,7 @@ impl SimStore {
         header: Header,
     ) -> Result<Result<OwnershipBlob, Refusal>, Trouble> {
         self.exchange(member, Kind::Write, move |store| {
-            store.apply_owner(member, operation, partition, owner, header)
+            store.apply_owner(member, operation, partition, owner.as_ref(), header)
         })
         .await
     }
@@ -212,7 +212,7 @@ impl SimStore {
         by: Member,
         operation: Operation,
         partition: Partition,
-        owner: Option<Arc<str>>,
+        owner: Option<&Arc<str>>,
         header: Header,
     ) -> Result<OwnershipBlob, Refusal> {
         let now = self.world.server_secs();
@@ -221,13 +221,13 @@ impl SimStore {
             let before = state.blobs.ownerships.get(&partition).cloned();
             let result = state
                 .blobs
-                .write_owner(operation, partition, owner.clone(), header, now);
+                .write_owner(operation, partition, owner.cloned(), header, now);
             (before, result)
         };
         if result.is_ok() {
             let member = |owner: Option<&Arc<str>>| owner.and_then(|id| self.world.member_of(id));
             let from = member(before.as_ref().and_then(|blob| blob.owner.as_ref()));
-            let to = member(owner.as_ref());
+            let to = member(owner);
             // A renewal, or the same owner under another id.
             if from != to {
                 self.world.note(Happening::OwnerChanged {

@@ -173,6 +173,8 @@ impl Group {
     /// Makes everything as the active faults want it.
     fn apply(&mut self) -> Result<(), BuildError> {
         let kinds: Vec<FaultKind> = self.active.values().map(|fault| fault.kind).collect();
+        let is_fair = kinds.iter().all(|kind| kind.is_fair());
+        self.world.note(Happening::Weather { is_fair });
         let weather = kinds.iter().map(|kind| kind.weather());
         self.store
             .set_weather(weather.fold(Weather::default(), Weather::and));

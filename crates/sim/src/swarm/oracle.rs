@@ -79,8 +79,10 @@ pub(crate) struct Oracle {
     lives: BTreeMap<Member, Life>,
     /// Whether nothing is wrong and nothing may move.
     is_calm: bool,
-    /// Whether load balancing may be behind: overlaps are not bounded then.
-    is_disturbed: bool,
+    /// Whether the way to the store is bad for somebody.
+    is_foul: bool,
+    /// When it last was: load balancing may be behind for a while after that.
+    foul_at: Option<Time>,
     /// Handler calls for events that had been processed before.
     pub(crate) duplicates: u64,
     pub(crate) calls_made: u64,
@@ -101,7 +103,8 @@ impl Oracle {
             reads: BTreeMap::new(),
             lives: BTreeMap::new(),
             is_calm: false,
-            is_disturbed: false,
+            is_foul: false,
+            foul_at: None,
             duplicates: 0,
             calls_made: 0,
             moves: 0,
@@ -236,11 +239,24 @@ impl Oracle {
             }
             Happening::Phase { name } => {
                 self.is_calm = *name == "calm" || *name == "drain";
-                self.is_disturbed = *name == "chaos" || *name == "heal";
+            }
+            Happening::Weather { is_fair } => {
+                if self.is_foul || !is_fair {
+                    self.foul_at = Some(now);
+                }
+                self.is_foul = !is_fair;
             }
             Happening::Detached { .. } | Happening::Fault { .. } => {}
         }
         Ok(())
+    }
+
+    /// Whether somebody may not know yet what the records say.
+    fn is_disturbed(&self, now: Time) -> bool {
+        let was_foul = self
+            .foul_at
+            .is_some_and(|at| now - at < self.bounds.overlap);
+        self.is_foul || was_foul
     }
 
     /// O4: a term starts at its checkpoint and goes on where it was.
@@ -251,6 +267,7 @@ impl Oracle {
         partition: Partition,
         after: i64,
     ) -> Result<(), (&'static str, String)> {
+        let is_disturbed = self.is_disturbed(now);
         let log = self.logs.entry(partition).or_insert_with(empty_log);
         log.last_attached = Some((member, now));
         let is_ours = self.lives.get(&member).is_some_and(|life| life.is_ours);
@@ -264,7 +281,7 @@ impl Oracle {
                 let what = format!("{member} attached to {partition} without ever owning it");
                 return Err(("G5 owner reads", what));
             }
-            Some(Some(lost)) if now - lost > self.bounds.overlap && !self.is_disturbed => {
+            Some(Some(lost)) if now - lost > self.bounds.overlap && !is_disturbed => {
                 let what = format!("{member} attached to {partition}, lost at {lost}");
                 return Err(("G5 owner reads", what));
             }
@@ -366,6 +383,7 @@ impl Oracle {
         seq: i64,
     ) -> Result<(), (&'static str, String)> {
         self.calls_made += 1;
+        let is_disturbed = self.is_disturbed(now);
         let log = self.logs.entry(partition).or_insert_with(empty_log);
         self.duplicates += u64::from(seq <= log.done);
         if seq >= log.appended {
@@ -402,7 +420,7 @@ impl Oracle {
             // A processor that is not scheduled can learn nothing.
             let overlap = now - since.max(life.last_pause.unwrap_or(0));
             self.longest_overlap = self.longest_overlap.max(overlap);
-            if overlap > self.bounds.overlap && !self.is_disturbed {
+            if overlap > self.bounds.overlap && !is_disturbed {
                 let what = format!(
                     "{member} got {seq} of {partition}, {overlap} ms after {reader} had attached"
                 );
@@ -419,6 +437,7 @@ impl Oracle {
         member: Member,
         by_crash: bool,
     ) -> Result<(), (&'static str, String)> {
+        let is_disturbed = self.is_disturbed(now);
         let life = self.lives.entry(member).or_default();
         life.is_down = true;
         self.calls.retain(|(caller, _), _| *caller != member);
@@ -428,7 +447,7 @@ impl Oracle {
         if let Some((partition, _)) = left
             && life.is_ours
             && !by_crash
-            && !self.is_disturbed
+            && !is_disturbed
         {
             let what = format!("{member} ended without giving {partition} back");
             return Err(("G6 hand over", what));

@@ -90,6 +90,11 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
+    /// Whether it leaves everybody's way to the store alone.
+    pub(crate) fn is_fair(self) -> bool {
+        self.weather() == Weather::default() && !matches!(self, Self::StoreDownFor { .. })
+    }
+
     /// What it does to everybody's way to the store.
     pub(crate) fn weather(self) -> Weather {
         let fair = Weather::default();

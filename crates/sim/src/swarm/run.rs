@@ -105,6 +105,9 @@ const START: Time = 20 * SECOND;
 /// Processing what has piled up, at most: the longest back-off and the last listing that shows a loss are in it.
 const DRAIN: Time = 180 * SECOND;
 
+/// A processor asks for the partitions of the event hub this seldom.
+const PARTITIONS_TTL: Time = 60 * SECOND;
+
 /// How long a foreign batch may take to end after its link was stolen.
 const REPAIR: Time = 30 * SECOND;
 
@@ -189,7 +192,7 @@ impl Run {
             3 * own
         } else {
             3 * own.max(226 * SECOND)
-        };
+        } + PARTITIONS_TTL;
         if self.plan.may_be_late() {
             self.pass(LATEST + 5 * SECOND).await?;
         }

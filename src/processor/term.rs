@@ -104,7 +104,7 @@ impl<'a> Term<'a> {
     }
 
     /// Reads the checkpoint and tells the application of the start; it may wish for a position.
-    async fn begin(&mut self) -> Result<(Option<Checkpoint>, Option<EventPosition>), TermEnd> {
+    async fn begin(&self) -> Result<(Option<Checkpoint>, Option<EventPosition>), TermEnd> {
         let mut backoff = self.pump.backoff();
         let checkpoint = loop {
             match self.context.checkpointer().read().await {

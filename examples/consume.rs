@@ -45,11 +45,13 @@ async fn run() -> Result<(), BoxError> {
     let hub = AmqpTransport::from_connection_string(
         &required("EVENTHUBS_CONNECTION_STRING")?,
         optional::<String>("EVENTHUB_NAME")?.as_deref(),
-    )?;
+    )
+    .map_err(|error| format!("EVENTHUBS_CONNECTION_STRING, EVENTHUB_NAME: {error}"))?;
     let store = BlobCheckpointStore::from_connection_string(
         &required("STORAGE_CONNECTION_STRING")?,
         &required("CHECKPOINT_CONTAINER")?,
-    )?;
+    )
+    .map_err(|error| format!("STORAGE_CONNECTION_STRING, CHECKPOINT_CONTAINER: {error}"))?;
     let group = optional("EVENTHUBS_CONSUMER_GROUP")?.unwrap_or_else(|| "$Default".to_owned());
     let start = match optional::<String>("START_POSITION")?.as_deref() {
         None | Some("earliest") => EventPosition::Earliest,
@@ -195,7 +197,8 @@ fn print_line(line: &Value) -> io::Result<()> {
 }
 
 fn required(name: &str) -> Result<String, BoxError> {
-    optional(name)?.ok_or_else(|| format!("the environment variable {name} is not set").into())
+    optional(name)?
+        .ok_or_else(|| format!("the environment variable {name} is not set or empty").into())
 }
 
 fn optional<T: FromStr>(name: &str) -> Result<Option<T>, BoxError> {

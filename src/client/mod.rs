@@ -85,7 +85,8 @@ impl EventHubConsumerClient {
     }
 
     /// Receives from all partitions that fall to this consumer and calls `on_event` for each event, until
-    /// [`close`](Self::close). What is returned is started by `.await`, after any options.
+    /// [`close`](Self::close). What is returned is started by `.await`, after any options; on a closed client it ends
+    /// at once.
     pub fn receive<F, Fut>(&self, on_event: F) -> Receive
     where
         F: Fn(PartitionContext, ReceivedEvent) -> Fut + Send + Sync + 'static,

@@ -92,7 +92,8 @@ pub trait EventHandler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called for all trouble that the processor survives, with the partition it concerns if it concerns one.
+    /// Called for all trouble that the processor survives, with the partition it concerns if it concerns one. The
+    /// error says what failed; why is in its [`source`](std::error::Error::source).
     fn on_error(
         &self,
         _context: Option<&PartitionContext>,

@@ -73,8 +73,8 @@ pub(super) struct PumpEnd {
     pub(super) displaced: Option<TransportError>,
 }
 
-/// A term that lived this long was healthy: the next failure starts with a short wait again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// A term or a receiver that lived this long was healthy: the next failure starts with a short wait again.
+pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 impl Pump {
     pub(super) fn new(

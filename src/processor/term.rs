@@ -11,10 +11,10 @@ use super::PartitionContext;
 use super::checkpointer::Checkpointer;
 use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
-use super::pump::{Pump, close};
+use super::pump::{HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
 use crate::error::{ProcessingError, TransportError};
-use crate::model::{EventPosition, PartitionProperties, ReceivedEvent};
+use crate::model::{Checkpoint, EventPosition, PartitionProperties, ReceivedEvent};
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, ReceiverOptions};
 
@@ -82,17 +82,22 @@ impl<'a> Term<'a> {
         mut self,
         receiver: &mut Option<Box<dyn PartitionReceiver>>,
     ) -> TermEnd {
-        let position = match self.start().await {
-            Ok(position) => position,
+        let (checkpoint, wished) = match self.begin().await {
+            Ok(begun) => begun,
             // The application was not told of a start, or refused it: there is nothing to close.
             Err(end) => {
                 self.context.checkpointer().end();
                 return end;
             }
         };
-        let partition_id = &self.pump.partition_id;
-        tracing::info!(target: telemetry::PROCESSOR, %partition_id, ?position, "partition started");
-        let end = self.receive(position, receiver).await;
+        let end = match self.position(checkpoint.as_ref(), wished).await {
+            Ok(position) => {
+                let partition_id = &self.pump.partition_id;
+                tracing::info!(target: telemetry::PROCESSOR, %partition_id, ?position, "partition started");
+                self.receive(position, receiver).await
+            }
+            Err(reason) => TermEnd::Closed(reason),
+        };
         let reason = match &end {
             TermEnd::Closed(reason) => *reason,
             TermEnd::Displaced(_) => CloseReason::OwnershipLost,
@@ -111,8 +116,8 @@ impl<'a> Term<'a> {
         end
     }
 
-    /// Finds out where the term starts.
-    async fn start(&mut self) -> Result<EventPosition, TermEnd> {
+    /// Reads the checkpoint and tells the application of the start; it may wish for a position.
+    async fn begin(&self) -> Result<(Option<Checkpoint>, Option<EventPosition>), TermEnd> {
         let mut backoff = self.pump.backoff();
         let checkpoint = loop {
             match self.context.checkpointer().read().await {
@@ -123,24 +128,30 @@ impl<'a> Term<'a> {
                 return Err(TermEnd::Closed(reason));
             }
         };
-        let position = checkpoint
-            .as_ref()
-            .and_then(EventPosition::after_checkpoint);
         let hook = self.handler().on_partition_initialize(&self.context);
-        let wished = match contained("on_partition_initialize", hook).await {
-            Ok(wished) => wished,
+        match contained("on_partition_initialize", hook).await {
+            Ok(wished) => Ok((checkpoint, wished)),
             Err(error) => {
                 self.report(error).await;
-                return Err(TermEnd::Failed);
+                Err(TermEnd::Failed)
             }
-        };
-        if let Some(position) = position.or_else(|| self.pump.started_at.clone()) {
+        }
+    }
+
+    /// Where the term starts. `Err`: told to stop before that was known.
+    async fn position(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        wished: Option<EventPosition>,
+    ) -> Result<EventPosition, CloseReason> {
+        let known = checkpoint
+            .and_then(EventPosition::after_checkpoint)
+            .or_else(|| self.pump.started_at.clone());
+        if let Some(position) = known {
             return Ok(position);
         }
-        let position = match wished {
-            Some(position) => position,
-            None => self.options().starting_position(&self.pump.partition_id),
-        };
+        let position =
+            wished.unwrap_or_else(|| self.options().starting_position(&self.pump.partition_id));
         let position = match position {
             EventPosition::Latest => self.pin_latest().await?,
             position => position,
@@ -151,13 +162,13 @@ impl<'a> Term<'a> {
 
     /// Turns "latest" into a place in the log. Asked again after a lost link, "latest" would be a later place, and what
     /// came in between would never be read.
-    async fn pin_latest(&self) -> Result<EventPosition, TermEnd> {
+    async fn pin_latest(&self) -> Result<EventPosition, CloseReason> {
         let mut backoff = self.pump.backoff();
         loop {
             let transport = &self.pump.shared.transport;
             let properties = tokio::select! {
                 biased;
-                reason = self.pump.signal.stopped() => return Err(TermEnd::Closed(reason)),
+                reason = self.pump.signal.stopped() => return Err(reason),
                 properties = transport.partition_properties(&self.pump.partition_id) => properties,
             };
             match properties {
@@ -174,7 +185,7 @@ impl<'a> Term<'a> {
                 Err(error) => self.report(ProcessingError::EventHub(error)).await,
             }
             if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return Err(TermEnd::Closed(reason));
+                return Err(reason);
             }
         }
     }
@@ -190,10 +201,16 @@ impl<'a> Term<'a> {
             let error = match self.open(position.clone()).await {
                 Ok(opened) => {
                     self.pump.fence.link_is_up(opened.silence());
+                    let opened_at = Instant::now();
                     let opened = receiver.insert(opened);
                     match self.deliver_all(&mut **opened).await {
                         Ok(end) => return end,
-                        Err(error) => error,
+                        Err(error) => {
+                            if opened_at.elapsed() >= HEALTHY_AFTER {
+                                backoff.reset();
+                            }
+                            error
+                        }
                     }
                 }
                 Err(OpenEnd::Stopped(reason)) => return TermEnd::Closed(reason),

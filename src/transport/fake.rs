@@ -30,6 +30,7 @@ struct State {
     partitions: BTreeMap<PartitionId, Partition>,
     next_receiver: u64,
     open_failures: VecDeque<TransportErrorKind>,
+    properties_failures: VecDeque<TransportErrorKind>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +58,7 @@ impl FakeEventHub {
             partitions,
             next_receiver: 0,
             open_failures: VecDeque::new(),
+            properties_failures: VecDeque::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -97,6 +99,11 @@ impl FakeEventHub {
     /// Refuses the next attempt to open a receiver; several calls queue.
     pub fn fail_next_open(&self, kind: TransportErrorKind) {
         self.lock().open_failures.push_back(kind);
+    }
+
+    /// Refuses the next reading of a partition's properties; several calls queue.
+    pub fn fail_next_partition_properties(&self, kind: TransportErrorKind) {
+        self.lock().properties_failures.push_back(kind);
     }
 
     /// Has the attached receivers of a partition deliver again from an earlier event on, as a faulty service would.
@@ -174,7 +181,10 @@ impl Transport for FakeEventHub {
         &self,
         partition_id: &PartitionId,
     ) -> Result<PartitionProperties, TransportError> {
-        let state = self.lock();
+        let mut state = self.lock();
+        if let Some(kind) = state.properties_failures.pop_front() {
+            return Err(TransportError::new(kind, "on request"));
+        }
         let partition = state
             .partitions
             .get(partition_id)

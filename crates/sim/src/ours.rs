@@ -74,7 +74,8 @@ impl OurSetup {
         };
         let handle = EventProcessor::builder(hub, "$Default", store.clone())
             .with_options(self.options.clone())
-            .with_owner_id(owner_id.as_str())
+            .with_owner_name(owner_id.as_str())
+            .with_seed(number)
             .build(handler)?
             .spawn();
         Ok(Ours {
@@ -122,7 +123,7 @@ impl Ours {
         for record in listing.ownerships {
             if record
                 .owner_id
-                .is_some_and(|id| id.as_str() == self.owner_id)
+                .is_some_and(|id| id.as_str().contains(&self.owner_id))
             {
                 let condition = WriteCondition::Matches(record.etag);
                 let id = &record.partition_id;

@@ -51,7 +51,6 @@ fn every_planted_bug_is_noticed_within_two_hundred_seeds() {
 
 /// Two processes would show the same: nothing in a run depends on addresses, threads or the system's clock.
 #[test]
-#[ignore = "the processor draws its jitter and its victims from the thread's random numbers"]
 fn the_same_seed_twice_is_the_same_run() {
     for seed in 0..5 {
         let (first, second) = (

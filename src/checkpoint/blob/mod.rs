@@ -213,7 +213,8 @@ impl BlobCheckpointStore {
 
     async fn list(&self, deadline: Deadline, prefix: &str) -> Result<Listing, StoreError> {
         let listing = self.shared.container.list(deadline, prefix).await;
-        listing.map_err(|failure| failure.into_error(format_args!("list {prefix}")))
+        let url = &self.shared.url;
+        listing.map_err(|failure| failure.into_error(format_args!("list {prefix} in {url}")))
     }
 
     /// Warns, once for each group, of processors that keep their records under another spelling.
@@ -351,7 +352,9 @@ impl CheckpointStore for BlobCheckpointStore {
 /// PROTOCOL: "Naming and referencing containers, blobs, and metadata".
 fn check_container_name(name: &str) -> Result<(), BlobStoreConfigError> {
     let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let is_name = (3..=63).contains(&name.len()) && name.bytes().all(is_allowed);
+    let has_sound_hyphens = !name.starts_with('-') && !name.ends_with('-') && !name.contains("--");
+    let is_name =
+        (3..=63).contains(&name.len()) && name.bytes().all(is_allowed) && has_sound_hyphens;
     if is_name || name == "$root" {
         Ok(())
     } else {

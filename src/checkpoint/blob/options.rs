@@ -145,7 +145,9 @@ pub enum BlobStoreConfigError {
         reason: &'static str,
     },
     /// The container has a name that no container can have.
-    #[error("the container name must be 3 to 63 lower-case letters, digits and hyphens")]
+    #[error(
+        "the container name must be 3 to 63 lower-case letters, digits and single hyphens between them"
+    )]
     InvalidContainerName,
     /// An option has a value that it cannot have.
     #[error("the option `{option}` is not valid: {reason}")]

@@ -34,7 +34,18 @@ fn a_token_does_not_travel_in_the_clear() {
 #[test]
 fn impossible_settings_are_refused() {
     let connection_string = "UseDevelopmentStorage=true";
-    for name in ["", "ab", "Checkpoints", "a/b", "..", "a_b", &"a".repeat(64)] {
+    for name in [
+        "",
+        "ab",
+        "Checkpoints",
+        "a/b",
+        "..",
+        "a_b",
+        "-abc",
+        "abc-",
+        "a--b",
+        &"a".repeat(64),
+    ] {
         assert_eq!(
             BlobCheckpointStore::from_connection_string(connection_string, name).unwrap_err(),
             BlobStoreConfigError::InvalidContainerName,

@@ -268,3 +268,48 @@ async fn what_the_service_repeats_within_a_term_is_delivered_once() {
     delivered(&recorder, "0", &[0, 1, 2, 3]).await;
     handle.shutdown().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_latest_is_looked_up_closes_what_was_initialized() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    for _ in 0..1000 {
+        hub.fail_next_partition_properties(TransportErrorKind::ServerBusy);
+    }
+    let recorder = Recorder::new();
+    let handle = builder(&hub, &store, "me")
+        .with_default_starting_position(EventPosition::Latest)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    eventually("the partition is initialized", || async {
+        recorder.seen().contains(&Seen::Initialized("0".into()))
+    })
+    .await;
+    handle.shutdown().await.unwrap();
+    let closed = Seen::Closed("0".into(), CloseReason::Shutdown);
+    assert!(recorder.seen().contains(&closed), "{:?}", recorder.seen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_idled_for_long_is_replaced_after_a_short_wait() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let recorder = Recorder::new();
+    let handle = builder(&hub, &store, "me")
+        .with_retry_delay(Duration::from_secs(1), Duration::from_secs(600))
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    // An idle link that the service drops now and then: no failure has to do with the one before.
+    for _ in 0..8 {
+        eventually("a receiver is attached", || async {
+            hub.receivers("0") == 1
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        hub.disconnect("0", TransportErrorKind::LinkDetached);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    hub.send("0", "a");
+    delivered(&recorder, "0", &[0]).await;
+    handle.shutdown().await.unwrap();
+}

@@ -38,8 +38,18 @@ pub(crate) struct DataDir {
     root: PathBuf,
     is_synced: bool,
     manifest: Mutex<Manifest>,
-    /// Locked as long as it is open; the operating system frees it when the process ends.
-    _lock: File,
+    /// Locked while this value lives; the operating system frees it when the process ends.
+    lock: File,
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child process that another thread is starting right now: until it
+        // executes its program it holds a copy of every open file.
+        if let Err(error) = FileExt::unlock(&self.lock) {
+            tracing::warn!(%error, "the data directory was not unlocked");
+        }
+    }
 }
 
 impl DataDir {
@@ -66,7 +76,7 @@ impl DataDir {
             root: root.to_owned(),
             is_synced,
             manifest,
-            _lock: lock,
+            lock,
         })
     }
 

@@ -67,4 +67,16 @@ mod tests {
         assert_eq!(missing(2, 0, &[1, 1]), 0, "more processors than partitions");
         assert_eq!(missing(0, 0, &[]), 0);
     }
+
+    #[test]
+    fn a_step_that_makes_nothing_more_even_is_not_worth_a_move() {
+        let quota = Quota::new(13, 2, [7, 4].into_iter());
+        assert_eq!(quota.spared(0), 4, "below the share");
+        assert_eq!(quota.spared(1), 4);
+        assert_eq!(
+            quota.spared(2),
+            5,
+            "for an extra, somebody must have two more"
+        );
+    }
 }

@@ -291,3 +291,45 @@ fn valid_owner_id(owner_id: &OwnerId, option: &'static str) -> Result<OwnerId, B
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::InMemoryCheckpointStore;
+    use crate::processor::handler_fn;
+    use crate::transport::fake::FakeEventHub;
+
+    fn owner_id(
+        change: impl FnOnce(EventProcessorBuilder) -> EventProcessorBuilder,
+    ) -> Result<String, BuildError> {
+        let hub = FakeEventHub::new(1);
+        let builder = EventProcessor::builder(hub, "$Default", InMemoryCheckpointStore::new());
+        let processor = change(builder).build(handler_fn(async |_, _| Ok(())))?;
+        Ok(processor.owner_id().to_string())
+    }
+
+    #[tokio::test]
+    async fn ids_promise_unless_the_user_wrote_them() {
+        let random = owner_id(|b| b).unwrap();
+        assert!(random.starts_with("rs1-25000-"), "{random}");
+        assert_ne!(random, owner_id(|b| b).unwrap());
+        let seeded = owner_id(|b| b.with_seed(1)).unwrap();
+        assert_eq!(seeded, owner_id(|b| b.with_seed(1)).unwrap());
+        let named = owner_id(|b| {
+            b.with_load_balancing_profile(LoadBalancingProfile::Economy)
+                .with_owner_name("web-3")
+        });
+        assert_eq!(named.unwrap(), "rs1-75000-web-3");
+        assert_eq!(owner_id(|b| b.with_owner_id("web-3")).unwrap(), "web-3");
+    }
+
+    #[tokio::test]
+    async fn ids_that_cannot_work_are_refused_by_name() {
+        let refused = |result: Result<String, BuildError>| result.unwrap_err().to_string();
+        assert!(refused(owner_id(|b| b.with_owner_name(""))).contains("owner_name"));
+        assert!(refused(owner_id(|b| b.with_owner_name("a\n"))).contains("owner_name"));
+        assert!(refused(owner_id(|b| b.with_owner_name("x".repeat(128)))).contains("owner_name"));
+        assert!(refused(owner_id(|b| b.with_owner_id(" a"))).contains("owner_id"));
+        assert!(refused(owner_id(|b| b.with_owner_id("rs1-0-a"))).contains("leaving"));
+    }
+}

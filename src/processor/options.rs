@@ -308,4 +308,56 @@ mod tests {
         assert!(refused(|o| o.shutdown_timeout = Duration::MAX).contains("shutdown_timeout"));
         assert!(refused(|o| o.prefetch = NonZeroU32::MAX).contains("prefetch"));
     }
+
+    #[test]
+    fn the_suspect_time_follows_the_interval_within_what_works() {
+        let suspect_time = |interval, expiration| {
+            let options = ProcessorOptions {
+                load_balancing_interval: Duration::from_millis(interval),
+                partition_ownership_expiration: Duration::from_secs(expiration),
+                ..ProcessorOptions::default()
+            };
+            options.validate().unwrap();
+            options.suspect_time().as_millis()
+        };
+        assert_eq!(suspect_time(10_000, 120), 25_000);
+        assert_eq!(suspect_time(500, 5), 3_000, "ages are rounded to a second");
+        assert_eq!(
+            suspect_time(10_000, 20),
+            20_000,
+            "not beyond the expiration"
+        );
+        assert!(
+            refused(|o| o.ownership_suspect_time = Some(Duration::from_secs(19)))
+                .contains("ownership_suspect_time")
+        );
+        assert!(
+            refused(|o| o.ownership_suspect_time = Some(Duration::from_secs(121))).contains("121s")
+        );
+    }
+
+    #[test]
+    fn every_profile_is_valid() {
+        for profile in [
+            LoadBalancingProfile::Fast,
+            LoadBalancingProfile::Standard,
+            LoadBalancingProfile::Economy,
+        ] {
+            let mut options = ProcessorOptions::default();
+            options.set_load_balancing_profile(profile);
+            options.validate().unwrap();
+            assert!(!options.is_hasty_with_others(), "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_contradict_each_other_are_refused() {
+        assert!(refused(|o| o.keep_ownership_on_stop = true).contains("keep_ownership_on_stop"));
+        let message = refused(|o| {
+            o.owner_id = Some("a".into());
+            o.owner_name = Some("b".into());
+        });
+        assert!(message.contains("owner_name"), "{message}");
+        assert!(refused(|o| o.linger = Duration::MAX).contains("linger"));
+    }
 }

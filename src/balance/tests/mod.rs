@@ -251,6 +251,21 @@ fn a_settled_group_is_looked_at_once_an_interval_and_a_changed_one_each_second()
 }
 
 #[test]
+fn who_seems_late_is_looked_at_when_it_would_be_too_late() {
+    let snapshot = group(2, &[(0, "me", 0), (1, "rs1-25000-a", 22)]);
+    let mut me = Member::settled("me", &snapshot);
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut delays = (0..10).map(|_| {
+        let plan = me.plan(&snapshot);
+        let rule = me.rule;
+        me.memory
+            .next_delay(&plan, Outcome::default(), &rule, &mut rng)
+    });
+    let last = delays.by_ref().last().unwrap();
+    assert!(last > seconds(3) && last < seconds(5), "{last:?}");
+}
+
+#[test]
 fn reconcile_starts_what_is_ours_and_stops_what_is_not() {
     let [a, b, c] = ["0", "1", "2"].map(PartitionId::from);
     let changes = reconcile([&a, &b], [&b, &c]);

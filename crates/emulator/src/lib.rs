@@ -23,11 +23,13 @@
 mod amqp;
 mod blob;
 mod broker;
+mod control;
 mod emulator;
 
 pub use emulator::{
-    BlobFaults, Emulator, EmulatorBuilder, EmulatorError, Event, Faults, InProcessStream,
-    PartitionProperties, PropertyValue, SentEvent, StartError,
+    BadFrame, BlobFaults, BlobOperation, Emulator, EmulatorBuilder, EmulatorError, Event, Faults,
+    InProcessStream, PartitionProperties, PropertyValue, ReplyFault, ResetStage, SentEvent,
+    StartError,
 };
 
 #[cfg(doctest)]

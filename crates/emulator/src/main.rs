@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -52,6 +52,9 @@ struct Arguments {
     /// Mebibytes a partition keeps at most.
     #[arg(long, value_name = "MIB", default_value_t = 128)]
     retention_mib: usize,
+    /// Port for faults and state over HTTP, on loopback only; 0 is any free one.
+    #[arg(long, value_name = "PORT")]
+    control_port: Option<u16>,
     /// Print one line of JSON when ready, and nothing else.
     #[arg(long)]
     ready_json: bool,
@@ -113,6 +116,9 @@ async fn start(arguments: Arguments) -> Result<Emulator, StartError> {
     if let Some(key) = arguments.sas_key {
         builder = builder.with_sas_key(arguments.sas_key_name, key);
     }
+    if let Some(port) = arguments.control_port {
+        builder = builder.with_control_port(port);
+    }
     builder.start().await
 }
 
@@ -121,12 +127,15 @@ fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {
     let storage = emulator.storage_connection_string();
     let mut out = std::io::stdout().lock();
     if is_json {
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "amqp_port": emulator.amqp_addr().port(),
             "blob_port": emulator.blob_addr().port(),
             "eventhubs_connection_string": event_hubs,
             "storage_connection_string": storage,
         });
+        for (name, address) in optional_ports(emulator) {
+            line[name] = address.port().into();
+        }
         writeln!(out, "{line}")?;
     } else {
         let amqp = emulator.amqp_addr();
@@ -142,8 +151,18 @@ fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {
         writeln!(out, "  .with_custom_endpoint(\"amqp://{amqp}\")")?;
         writeln!(out, "Checkpoints (all languages):")?;
         writeln!(out, "  {storage}")?;
+        for (name, address) in optional_ports(emulator) {
+            writeln!(out, "{name}: {address}")?;
+        }
     }
     out.flush()
+}
+
+/// Ports that are served only if they were asked for.
+fn optional_ports(emulator: &Emulator) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    [("control_port", emulator.control_addr())]
+        .into_iter()
+        .filter_map(|(name, address)| Some((name, address?)))
 }
 
 #[cfg(unix)]

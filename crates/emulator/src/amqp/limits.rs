@@ -27,6 +27,8 @@ pub(crate) const MAX_LINK_NAME: usize = 1024;
 pub(crate) const MAX_FILTER: usize = 1024;
 /// `$cbs` or `$management` replies waiting for credit on one link.
 pub(crate) const MAX_PENDING_REPLIES: usize = 64;
+/// Replies of one connection that a fault holds back.
+pub(crate) const MAX_LATE_REPLIES: usize = 256;
 /// Put-token grants kept per connection.
 pub(crate) const MAX_GRANTS: usize = 1024;
 /// Event hubs of one emulator.

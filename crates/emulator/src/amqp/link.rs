@@ -42,6 +42,19 @@ pub(crate) enum LinkKind {
     Unanswered,
 }
 
+impl LinkKind {
+    /// The event hub and the partition of an event link, for the scopes of faults.
+    pub(crate) fn place(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::Consumer(consumer) => consumer.place(),
+            Self::Publisher { target, .. } => target.place(),
+            Self::Requests { .. } | Self::Replies(_) | Self::Detached | Self::Unanswered => {
+                (None, None)
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node {
     Cbs,
@@ -52,6 +65,12 @@ pub(crate) enum Node {
 pub(crate) struct PublishTarget {
     pub(crate) hub: std::sync::Arc<crate::broker::Hub>,
     pub(crate) partition: Option<String>,
+}
+
+impl PublishTarget {
+    pub(crate) fn place(&self) -> (Option<&str>, Option<&str>) {
+        (Some(self.hub.name()), self.partition.as_deref())
+    }
 }
 
 #[derive(Debug)]

@@ -130,8 +130,8 @@ where
         service: Arc::clone(&service),
     };
     let connection = Connection::new(entry.id, Arc::clone(&service), sender, Instant::now());
-    let frozen = service.frozen.subscribe();
-    let (io, exit) = driver::run(io, connection, receiver, frozen).await;
+    let pace = service.pace.subscribe();
+    let (io, exit) = driver::run(io, connection, receiver, pace).await;
     tracing::debug!(connection = entry.id, "ended: {exit}");
     (io, exit)
 }

@@ -69,6 +69,13 @@ impl Broker {
         self.clock
     }
 
+    /// All event hubs, by name.
+    pub(crate) fn hubs(&self) -> Vec<Arc<Hub>> {
+        let mut hubs: Vec<_> = lock(&self.hubs).values().cloned().collect();
+        hubs.sort_by(|a, b| a.name().cmp(b.name()));
+        hubs
+    }
+
     pub(crate) fn hub(&self, name: &str) -> Option<Arc<Hub>> {
         lock(&self.hubs).get(&name.to_lowercase()).cloned()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::network::NetworkOptions;
 use super::{Emulator, EmulatorError, StartError};
 use crate::amqp::{AmqpServer, Keys, Service};
 use crate::blob::{BlobOptions, BlobServer, WallClock};
@@ -22,7 +23,7 @@ const DEFAULT_RETAINED_BYTES: usize = 128 * 1024 * 1024;
 #[derive(Clone)]
 #[must_use]
 pub struct EmulatorBuilder {
-    host: IpAddr,
+    pub(super) host: IpAddr,
     is_public_allowed: bool,
     amqp_port: u16,
     blob_port: u16,
@@ -31,6 +32,7 @@ pub struct EmulatorBuilder {
     sas_keys: Vec<(String, String)>,
     retention: Retention,
     is_time_driven: bool,
+    pub(super) network: NetworkOptions,
 }
 
 /// Keys are not shown.
@@ -62,6 +64,7 @@ impl Default for EmulatorBuilder {
                 bytes: DEFAULT_RETAINED_BYTES,
             },
             is_time_driven: false,
+            network: NetworkOptions::default(),
         }
     }
 }
@@ -155,13 +158,16 @@ impl EmulatorBuilder {
         let blob_listener = self.listen(self.blob_port).await?;
         let amqp_addr = local_addr(&amqp_listener, self.host)?;
         let blob_addr = local_addr(&blob_listener, self.host)?;
+        let blob = BlobServer::start(blob_listener, blob_options(clock));
+        let network = self.start_network(&service, &blob).await?;
         let emulator = Emulator {
             amqp_addr,
             blob_addr,
             sas_key,
             amqp: AmqpServer::start(amqp_listener, Arc::clone(&service)),
-            blob: BlobServer::start(blob_listener, blob_options(clock)),
+            blob,
             service,
+            network,
         };
         let default_hub = (DEFAULT_HUB.0.to_owned(), DEFAULT_HUB.1);
         let hubs = if self.hubs.is_empty() {
@@ -178,9 +184,17 @@ impl EmulatorBuilder {
         Ok(emulator)
     }
 
-    async fn listen(&self, port: u16) -> Result<TcpListener, StartError> {
-        let address = SocketAddr::new(self.host, port);
-        if !self.host.is_loopback() && !self.is_public_allowed {
+    pub(super) async fn listen(&self, port: u16) -> Result<TcpListener, StartError> {
+        self.listen_at(self.host, port).await
+    }
+
+    pub(super) async fn listen_at(
+        &self,
+        host: IpAddr,
+        port: u16,
+    ) -> Result<TcpListener, StartError> {
+        let address = SocketAddr::new(host, port);
+        if !host.is_loopback() && !self.is_public_allowed {
             return Err(StartError::PublicAddress { address });
         }
         TcpListener::bind(address)
@@ -206,7 +220,7 @@ fn blob_options(clock: Clock) -> BlobOptions {
     }
 }
 
-fn local_addr(listener: &TcpListener, host: IpAddr) -> Result<SocketAddr, StartError> {
+pub(super) fn local_addr(listener: &TcpListener, host: IpAddr) -> Result<SocketAddr, StartError> {
     let address = SocketAddr::new(host, 0);
     listener
         .local_addr()

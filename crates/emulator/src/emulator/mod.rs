@@ -5,17 +5,21 @@ mod builder;
 mod error;
 mod event;
 mod faults;
+mod network;
 mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use crate::amqp::{BadFrame, ReplyFault, ResetStage};
+pub use crate::blob::BlobOperation;
 pub use blob_faults::BlobFaults;
 pub use builder::EmulatorBuilder;
 pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
+use network::Network;
 pub use stream::InProcessStream;
 
 use crate::amqp::{AmqpServer, Service};
@@ -38,6 +42,7 @@ pub struct Emulator {
     service: Arc<Service>,
     amqp: AmqpServer,
     blob: BlobServer,
+    network: Network,
 }
 
 /// Where a sent event went.

@@ -7,6 +7,8 @@
     reason = "tests"
 )]
 
+mod control;
+mod faults;
 mod lifecycle;
 mod nodes;
 mod receiving;

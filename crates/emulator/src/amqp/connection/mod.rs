@@ -18,6 +18,9 @@ use super::codec::frame::HEARTBEAT;
 use super::codec::outgoing;
 use super::consumer::Pumped;
 use super::errors::{AmqpError, condition, unauthorized};
+use super::fault_kinds::ResetStage;
+use super::fault_rules::Effect;
+use super::late::LateReplies;
 use super::limits;
 use super::link::{Link, LinkKind};
 use super::output::Output;
@@ -25,7 +28,7 @@ use super::sas::{Grants, now_s};
 use super::service::Service;
 use super::session::Session;
 use super::settlement::Settlements;
-use super::signal::{LinkKey, Signal};
+use super::signal::{EventLinks, LinkKey, Signal};
 
 /// How often tokens are looked at, if they are checked at all.
 const GRANT_CHECK: Duration = Duration::from_secs(1);
@@ -56,6 +59,10 @@ pub(crate) struct Core {
     pub(crate) max_frame: usize,
     pub(crate) settlements: Settlements,
     pub(crate) now: Instant,
+    /// A fault has ended the connection without a word.
+    pub(crate) is_cut: bool,
+    /// Replies a fault holds back.
+    pub(crate) late: LateReplies,
     ready: VecDeque<LinkKey>,
     last_serial: u64,
 }
@@ -109,6 +116,8 @@ impl Connection {
                 grants: Grants::default(),
                 max_frame: limits::MIN_MAX_FRAME as usize,
                 settlements: Settlements::default(),
+                is_cut: false,
+                late: LateReplies::default(),
                 now,
                 ready: VecDeque::new(),
                 last_serial: 0,
@@ -139,6 +148,29 @@ impl Connection {
         self.phase == Phase::Closed && !self.has_output()
     }
 
+    /// Whether a fault wants it gone at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.core.is_cut
+    }
+
+    /// After how many more bytes of output a fault wants it gone.
+    pub(crate) fn reset_after(&self) -> Option<usize> {
+        self.core
+            .service
+            .faults
+            .take(None, None, |effect| match effect {
+                Effect::ResetAfterBytes(count) => Some(*count),
+                _ => None,
+            })
+    }
+
+    /// Ends without a word if a fault is set for this step.
+    fn reset_at(&mut self, stage: ResetStage, hub: Option<&str>, partition: Option<&str>) -> bool {
+        let effect = Effect::ResetAt(stage);
+        self.core.is_cut |= self.core.service.faults.strikes(hub, partition, &effect);
+        self.core.is_cut
+    }
+
     pub(crate) fn note_written(&mut self, now: Instant) {
         self.last_written = now;
     }
@@ -157,7 +189,11 @@ impl Connection {
             Phase::Open => Some(self.last_written + self.heartbeat_every),
             _ => Some(self.open_deadline),
         };
-        let others = [self.core.settlements.next_due(), self.next_grant_check];
+        let others = [
+            self.core.settlements.next_due(),
+            self.core.late.next_due(),
+            self.next_grant_check,
+        ];
         others.into_iter().chain([base]).flatten().min()
     }
 
@@ -181,6 +217,7 @@ impl Connection {
                         .write(|buf| buf.extend_from_slice(&HEARTBEAT));
                 }
                 self.check_grants(now);
+                self.send_late_replies(now);
             }
             _ if self.open_deadline <= now => {
                 self.fail(&Violation::OpenTimeout(limits::OPEN_DEADLINE));
@@ -192,7 +229,7 @@ impl Connection {
     /// Takes what the socket has read so far; an incomplete frame stays in `buf`.
     pub(crate) fn on_bytes(&mut self, buf: &mut BytesMut, now: Instant) {
         self.core.now = now;
-        loop {
+        while !self.core.is_cut {
             match self.step(buf) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -225,15 +262,27 @@ impl Connection {
                     session.detach_key(core, key, &error);
                 }
             }
-            Signal::DetachReceivers {
-                hub,
-                partition,
+            Signal::DetachLinks {
+                scope,
+                links,
                 error,
             } => {
                 for session in self.sessions.values_mut() {
-                    session.detach_receivers(core, &hub, partition.as_deref(), &error);
+                    session.detach_links(core, &scope, links, &error);
                 }
             }
+            Signal::ExpireTokens(scope) => {
+                core.grants = Grants::default();
+                let error = unauthorized("Listen", "$cbs");
+                for session in self.sessions.values_mut() {
+                    session.detach_links(core, &scope, EventLinks::Both, &error);
+                }
+            }
+            Signal::BadFrame(frame) if self.phase == Phase::Open => {
+                core.output
+                    .write(|buf| buf.extend_from_slice(frame.bytes()));
+            }
+            Signal::BadFrame(_) => {}
             Signal::EndSessions(error) => {
                 for session in self.sessions.values_mut().filter(|s| !s.is_ended()) {
                     session.end(core, Some(&error));
@@ -256,6 +305,14 @@ impl Connection {
                 && let Some(link) = session.link_mut(key)
             {
                 self.core.make_ready(key.channel, key.handle, link);
+            }
+        }
+    }
+
+    fn send_late_replies(&mut self, now: Instant) {
+        while let Some((key, reply)) = self.core.late.take_due(now) {
+            if let Some(session) = self.sessions.get_mut(&key.channel) {
+                session.reply(&mut self.core, key, reply);
             }
         }
     }

@@ -5,14 +5,20 @@ use crate::amqp::codec::incoming::Detach;
 use crate::amqp::codec::outgoing;
 use crate::amqp::connection::Core;
 use crate::amqp::errors::AmqpError;
+use crate::amqp::fault_rules::{Effect, Scope};
 use crate::amqp::link::{Link, LinkKind};
-use crate::amqp::signal::LinkKey;
+use crate::amqp::signal::{EventLinks, LinkKey};
 
 impl Session {
     pub(crate) fn on_detach(&mut self, core: &mut Core, detach: &Detach) {
         let Some(link) = self.links.remove(&detach.handle) else {
             return;
         };
+        let (hub, partition) = link.kind.place();
+        let faults = &core.service.faults;
+        if faults.strikes(hub, partition, &Effect::IgnoreDetach) {
+            return;
+        }
         if !matches!(link.kind, LinkKind::Detached) {
             core.settlements.flush_all(&mut core.output);
             core.output.write(|buf| {
@@ -32,19 +38,21 @@ impl Session {
         }
     }
 
-    /// Detaches the receivers of a partition, or of all partitions of a hub.
-    pub(crate) fn detach_receivers(
+    /// Detaches event links of a partition, of all partitions of a hub, or of everything.
+    pub(crate) fn detach_links(
         &mut self,
         core: &mut Core,
-        hub: &str,
-        partition: Option<&str>,
+        scope: &Scope,
+        links: EventLinks,
         error: &AmqpError,
     ) {
         self.detach_where(core, error, |link| match &link.kind {
-            LinkKind::Consumer(consumer) => {
+            LinkKind::Consumer(consumer) if links != EventLinks::Senders => {
                 let place = &consumer.subscription;
-                place.hub().name().eq_ignore_ascii_case(hub)
-                    && partition.is_none_or(|id| place.partition().id() == id)
+                scope.covers(Some(place.hub().name()), Some(place.partition().id()))
+            }
+            LinkKind::Publisher { target, .. } if links != EventLinks::Receivers => {
+                scope.covers(Some(target.hub.name()), target.partition.as_deref())
             }
             _ => false,
         });

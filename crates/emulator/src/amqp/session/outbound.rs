@@ -29,7 +29,12 @@ impl Session {
         let (pumped, credit) = match &mut link.kind {
             LinkKind::Consumer(consumer) => {
                 route.settled = consumer.settled;
-                let pumped = consumer.pump(&mut self.windows, route, &mut core.output);
+                let pumped = consumer.pump(
+                    &mut self.windows,
+                    route,
+                    &core.service.faults,
+                    &mut core.output,
+                );
                 (pumped, &mut consumer.credit)
             }
             LinkKind::Replies(replies) => {

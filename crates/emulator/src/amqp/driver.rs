@@ -8,10 +8,10 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::Connection;
-use super::limits::WRITE_STALL;
+use super::limits::{CLOSE_GRACE, WRITE_STALL};
 use super::output::Output;
 use super::signal::Signal;
 
@@ -137,7 +137,7 @@ where
     };
     if let Exit::Closed = exit {
         // The peer may have gone first; there is nobody left to tell.
-        let _ = writer.shutdown().await;
+        let _ = timeout(CLOSE_GRACE, writer.shutdown()).await;
     }
     // Links free their partitions before the peer can notice the end.
     drop(connection);

@@ -28,6 +28,8 @@ mod service;
 mod session;
 mod settlement;
 mod signal;
+mod transport;
+mod websocket;
 
 pub(crate) use driver::Pace;
 pub use fault_kinds::{BadFrame, ReplyFault, ResetStage};
@@ -35,3 +37,4 @@ pub(crate) use sas::Keys;
 pub(crate) use server::AmqpServer;
 pub(crate) use service::Service;
 pub(crate) use signal::{EventLinks, Signal};
+pub(crate) use transport::Transport;

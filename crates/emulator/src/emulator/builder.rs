@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::network::NetworkOptions;
+use super::network::{Network, NetworkOptions};
 use super::{Emulator, EmulatorError, StartError};
-use crate::amqp::{AmqpServer, Keys, Service};
+use crate::amqp::{AmqpServer, Keys, Service, Transport};
 use crate::blob::{BlobOptions, BlobServer, WallClock};
 use crate::broker::{Broker, Clock, Retention};
 
@@ -159,12 +159,15 @@ impl EmulatorBuilder {
         let amqp_addr = local_addr(&amqp_listener, self.host)?;
         let blob_addr = local_addr(&blob_listener, self.host)?;
         let blob = BlobServer::start(blob_listener, blob_options(clock));
-        let network = self.start_network(&service, &blob).await?;
+        let mut network = Network::default();
+        let mut listeners = self.listen_amqp(&mut network).await?;
+        listeners.push((amqp_listener, Transport::Plain));
+        self.start_control(&mut network, &service, &blob).await?;
         let emulator = Emulator {
             amqp_addr,
             blob_addr,
             sas_key,
-            amqp: AmqpServer::start(amqp_listener, Arc::clone(&service)),
+            amqp: AmqpServer::start(listeners, Arc::clone(&service)),
             blob,
             service,
             network,

@@ -7,6 +7,7 @@ mod event;
 mod faults;
 mod network;
 mod stream;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

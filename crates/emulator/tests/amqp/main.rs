@@ -10,6 +10,7 @@
 mod control;
 mod faults;
 mod lifecycle;
+mod network;
 mod nodes;
 mod receiving;
 mod sending;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use super::codec::incoming::Transfer;
 use super::consumer::Consumer;
@@ -20,6 +21,8 @@ pub(crate) struct Link {
     pub(crate) resource: Option<String>,
     /// It is in the connection's line of links that may have something to send.
     pub(crate) is_ready: bool,
+    /// When a frame of it last went either way.
+    pub(crate) last_traffic: Instant,
     pub(crate) kind: LinkKind,
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Service {
     pub(crate) keys: Keys,
     pub(crate) faults: FaultRules,
     pub(crate) pace: watch::Sender<Pace>,
+    /// Whether links and connections end when they are idle.
+    pub(crate) ends_idle: bool,
     connections: Mutex<HashMap<u64, UnboundedSender<Signal>>>,
     next_connection: AtomicU64,
 }
@@ -30,9 +32,15 @@ impl Service {
             keys,
             faults: FaultRules::default(),
             pace: watch::Sender::new(Pace::default()),
+            ends_idle: false,
             connections: Mutex::new(HashMap::new()),
             next_connection: AtomicU64::new(1),
         }
+    }
+
+    pub(crate) fn with_idle_rules(mut self, ends_idle: bool) -> Self {
+        self.ends_idle = ends_idle;
+        self
     }
 
     pub(crate) fn enter(&self, signals: UnboundedSender<Signal>) -> u64 {

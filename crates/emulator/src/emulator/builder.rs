@@ -150,10 +150,11 @@ impl EmulatorBuilder {
         } else {
             Clock::Wall
         };
+        let ends_idle = self.network.ends_idle.unwrap_or(!self.is_time_driven);
         let broker = Broker::new(self.retention, clock);
         let sas_key = self.sas_keys.first().cloned();
         let keys = Keys::new(self.sas_keys.iter().cloned().collect());
-        let service = Arc::new(Service::new(broker, keys));
+        let service = Arc::new(Service::new(broker, keys).with_idle_rules(ends_idle));
         let amqp_listener = self.listen(self.amqp_port).await?;
         let blob_listener = self.listen(self.blob_port).await?;
         let amqp_addr = local_addr(&amqp_listener, self.host)?;

@@ -16,6 +16,7 @@ use crate::control::{Control, ControlServer};
 #[derive(Debug, Clone, Default)]
 pub(super) struct NetworkOptions {
     control_port: Option<u16>,
+    pub(super) ends_idle: Option<bool>,
     tls_port: Option<u16>,
     ws_port: Option<u16>,
     wss_port: Option<u16>,
@@ -88,6 +89,14 @@ impl EmulatorBuilder {
         key_pem: impl Into<String>,
     ) -> Self {
         self.network.tls_pem = Some((chain_pem.into(), TlsKey(key_pem.into())));
+        self
+    }
+
+    /// Detaches receivers and senders without traffic for 30 minutes and closes connections without
+    /// links for 5 minutes, as the service does. On by default, unless time is driven: there it
+    /// would jump from one deadline to the next.
+    pub fn with_idle_rules(mut self, ends_idle: bool) -> Self {
+        self.network.ends_idle = Some(ends_idle);
         self
     }
 

@@ -17,7 +17,7 @@ use self::violation::Violation;
 use super::codec::frame::HEARTBEAT;
 use super::codec::outgoing;
 use super::consumer::Pumped;
-use super::errors::{AmqpError, condition, unauthorized};
+use super::errors::{AmqpError, condition, tracking, unauthorized};
 use super::fault_kinds::ResetStage;
 use super::fault_rules::Effect;
 use super::late::LateReplies;
@@ -96,6 +96,8 @@ pub(crate) struct Connection {
     heartbeat_every: Duration,
     last_written: Instant,
     next_grant_check: Option<Instant>,
+    next_idle_check: Option<Instant>,
+    last_with_links: Instant,
 }
 
 impl Connection {
@@ -105,6 +107,7 @@ impl Connection {
         signals: UnboundedSender<Signal>,
         now: Instant,
     ) -> Self {
+        let next_idle_check = service.ends_idle.then_some(now + limits::IDLE_CHECK);
         let next_grant_check = (service.keys.is_checking() && !service.broker.clock().is_driven())
             .then_some(now + GRANT_CHECK);
         Self {
@@ -127,6 +130,8 @@ impl Connection {
             open_deadline: now + limits::OPEN_DEADLINE,
             heartbeat_every: limits::HEARTBEAT,
             last_written: now,
+            next_idle_check,
+            last_with_links: now,
             next_grant_check,
         }
     }
@@ -193,6 +198,7 @@ impl Connection {
             self.core.settlements.next_due(),
             self.core.late.next_due(),
             self.next_grant_check,
+            self.next_idle_check,
         ];
         others.into_iter().chain([base]).flatten().min()
     }
@@ -218,6 +224,7 @@ impl Connection {
                 }
                 self.check_grants(now);
                 self.send_late_replies(now);
+                self.end_idle(now);
             }
             _ if self.open_deadline <= now => {
                 self.fail(&Violation::OpenTimeout(limits::OPEN_DEADLINE));
@@ -306,6 +313,29 @@ impl Connection {
             {
                 self.core.make_ready(key.channel, key.handle, link);
             }
+        }
+    }
+
+    /// Ends what nobody uses.
+    fn end_idle(&mut self, now: Instant) {
+        if self.next_idle_check.is_none_or(|due| due > now) {
+            return;
+        }
+        self.next_idle_check = Some(now + limits::IDLE_CHECK);
+        if self.sessions.values().any(Session::has_links) {
+            self.last_with_links = now;
+        }
+        for session in self.sessions.values_mut() {
+            session.detach_idle(&mut self.core);
+        }
+        if self.last_with_links + limits::CONNECTION_IDLE <= now {
+            let text = format!(
+                "The connection was inactive for more than the allowed {} milliseconds and is \
+                 closed by container 'LinkTracker'. {}",
+                limits::CONNECTION_IDLE.as_millis(),
+                tracking("connection")
+            );
+            self.close(Some(&AmqpError::new(condition::CONNECTION_FORCED, text)));
         }
     }
 

@@ -4,8 +4,9 @@ use super::Session;
 use crate::amqp::codec::incoming::Detach;
 use crate::amqp::codec::outgoing;
 use crate::amqp::connection::Core;
-use crate::amqp::errors::AmqpError;
+use crate::amqp::errors::{AmqpError, condition};
 use crate::amqp::fault_rules::{Effect, Scope};
+use crate::amqp::limits::LINK_IDLE;
 use crate::amqp::link::{Link, LinkKind};
 use crate::amqp::signal::{EventLinks, LinkKey};
 
@@ -67,6 +68,33 @@ impl Session {
                 .is_some_and(|resource| !grants.covers(resource, now_s))
         });
         core.grants = grants;
+    }
+
+    /// Detaches event links without traffic for too long.
+    pub(crate) fn detach_idle(&mut self, core: &mut Core) {
+        let now = core.now;
+        let is_idle = |link: &&Link| link.last_traffic + LINK_IDLE <= now;
+        let idle: Vec<(u32, AmqpError)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| is_idle(link))
+            .filter_map(|(handle, link)| {
+                let (code, timer) = match &link.kind {
+                    LinkKind::Consumer(_) => ("consumer", "AmqpEventHubConsumer"),
+                    LinkKind::Publisher { .. } => ("publisher", "AmqpEventHubPublisher"),
+                    _ => return None,
+                };
+                let name = &link.name;
+                let text = format!(
+                    "The link '{name}' is force detached. Code: {code}({name}). Details: \
+                     {timer}.IdleTimerExpired: Idle timeout: 00:30:00."
+                );
+                Some((*handle, AmqpError::new(condition::DETACH_FORCED, text)))
+            })
+            .collect();
+        for (handle, error) in idle {
+            self.detach_link(core, handle, &error);
+        }
     }
 
     fn detach_where(&mut self, core: &mut Core, error: &AmqpError, which: impl Fn(&Link) -> bool) {

@@ -35,6 +35,7 @@ impl Session {
         let Some(link) = self.links.get_mut(&handle) else {
             return;
         };
+        link.last_traffic = core.now;
         let credit = match &mut link.kind {
             LinkKind::Consumer(consumer) => &mut consumer.credit,
             LinkKind::Replies(replies) => &mut replies.credit,
@@ -74,6 +75,7 @@ impl Session {
                 "a transfer on a handle without a link",
             )
         })?;
+        link.last_traffic = core.now;
         let (incoming, is_withheld) = match &mut link.kind {
             LinkKind::Requests { incoming, .. } => (incoming, false),
             LinkKind::Publisher { target, incoming } => {

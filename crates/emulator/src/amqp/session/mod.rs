@@ -119,6 +119,7 @@ impl Session {
             name: attach.name.clone(),
             resource,
             is_ready: false,
+            last_traffic: core.now,
             kind,
         };
         self.links.insert(attach.handle, link);
@@ -127,6 +128,12 @@ impl Session {
             self.send_link_flow(core, attach.handle);
         }
         Ok(())
+    }
+
+    /// Whether any link is up.
+    pub(crate) fn has_links(&self) -> bool {
+        let is_up = |link: &Link| !matches!(link.kind, LinkKind::Detached);
+        self.links.values().any(is_up)
     }
 
     /// The event hub and the partition of a link, for the scopes of faults.

@@ -1,8 +1,9 @@
 //! A local stand-in for Azure Event Hubs and the blob storage of its checkpoints.
 //!
 //! It runs in the process of a test or as the program `eventhubs-emulator`, and serves the
-//! unmodified SDKs of all languages over plain TCP. Events, ownership records and checkpoints live
-//! in memory and are gone with it, unless [`EmulatorBuilder::with_data_dir`] keeps them.
+//! unmodified SDKs of all languages over plain TCP, TLS and WebSockets. Events, ownership records
+//! and checkpoints live in memory and are gone with it, unless [`EmulatorBuilder::with_data_dir`]
+//! keeps them.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,12 +24,14 @@
 mod amqp;
 mod blob;
 mod broker;
+mod control;
 mod emulator;
 mod storage;
 
 pub use emulator::{
-    BlobFaults, ConfigError, Emulator, EmulatorBuilder, EmulatorError, Event, Faults,
-    InProcessStream, PartitionProperties, PropertyValue, SentEvent, StartError,
+    BadFrame, BlobFaults, BlobOperation, ConfigError, Emulator, EmulatorBuilder, EmulatorError,
+    Event, Faults, InProcessStream, PartitionProperties, PropertyValue, ReplyFault, ResetStage,
+    SentEvent, StartError,
 };
 pub use storage::DataError;
 

@@ -6,7 +6,8 @@ mod operation;
 
 use std::error::Error;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -57,6 +58,35 @@ struct Arguments {
     retention_mib: usize,
     #[command(flatten)]
     operation: operation::Operation,
+    /// Port for AMQP over TLS, by custom 5671; 0 is any free one.
+    #[arg(long, value_name = "PORT")]
+    tls_port: Option<u16>,
+    /// Port for AMQP over WebSockets without TLS; 0 is any free one.
+    #[arg(long, value_name = "PORT")]
+    ws_port: Option<u16>,
+    /// Port for AMQP over WebSockets with TLS, by custom 443; 0 is any free one.
+    #[arg(long, value_name = "PORT")]
+    wss_port: Option<u16>,
+    /// Further host name or address of the certificate; repeatable.
+    #[arg(long = "tls-name", value_name = "NAME")]
+    tls_names: Vec<String>,
+    /// Chain of certificates to show, as PEM; one is made otherwise.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "print_ca"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Key of that certificate, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Write the certificate that clients have to trust to a file.
+    #[arg(long, value_name = "FILE")]
+    print_ca: Option<PathBuf>,
+    /// Port for faults and state over HTTP, on loopback only; 0 is any free one.
+    #[arg(long, value_name = "PORT")]
+    control_port: Option<u16>,
     /// Print one line of JSON when ready, and nothing else.
     #[arg(long)]
     ready_json: bool,
@@ -96,8 +126,16 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
         tracing::warn!(host = %arguments.host, "other machines can reach this emulator");
     }
     let is_json = arguments.ready_json;
+    let ca_file = arguments.print_ca.clone();
     let emulator = start(arguments).await?;
-    announce(&emulator, is_json)?;
+    if let Some(file) = &ca_file {
+        let pem = emulator
+            .ca_certificate_pem()
+            .ok_or("--print-ca needs --tls-port or --wss-port")?;
+        std::fs::write(file, pem)
+            .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    }
+    announce(&emulator, is_json, ca_file.as_deref())?;
     stop_signal.await;
     tracing::info!("stopping");
     emulator.stop().await;
@@ -124,20 +162,48 @@ async fn start(arguments: Arguments) -> Result<Emulator, Box<dyn Error + Send + 
     if let Some(key) = arguments.sas_key {
         builder = builder.with_sas_key(arguments.sas_key_name, key);
     }
+    if let Some(port) = arguments.control_port {
+        builder = builder.with_control_port(port);
+    }
+    if let Some(port) = arguments.tls_port {
+        builder = builder.with_tls_port(port);
+    }
+    if let Some(port) = arguments.ws_port {
+        builder = builder.with_ws_port(port);
+    }
+    if let Some(port) = arguments.wss_port {
+        builder = builder.with_wss_port(port);
+    }
+    for name in arguments.tls_names {
+        builder = builder.with_tls_name(name);
+    }
+    if let (Some(chain), Some(key)) = (arguments.tls_cert, arguments.tls_key) {
+        let read = |file: PathBuf| {
+            std::fs::read_to_string(&file)
+                .map_err(|error| format!("cannot read {}: {error}", file.display()))
+        };
+        builder = builder.with_tls_identity(read(chain)?, read(key)?);
+    }
     Ok(builder.start().await?)
 }
 
-fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {
+fn announce(emulator: &Emulator, is_json: bool, ca_file: Option<&Path>) -> std::io::Result<()> {
     let event_hubs = emulator.event_hubs_connection_string();
     let storage = emulator.storage_connection_string();
     let mut out = std::io::stdout().lock();
     if is_json {
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "amqp_port": emulator.amqp_addr().port(),
             "blob_port": emulator.blob_addr().port(),
             "eventhubs_connection_string": event_hubs,
             "storage_connection_string": storage,
         });
+        for (name, address) in optional_ports(emulator) {
+            line[name] = address.port().into();
+        }
+        if let Some(file) = ca_file {
+            line["ca_file"] = file.display().to_string().into();
+        }
         writeln!(out, "{line}")?;
     } else {
         let amqp = emulator.amqp_addr();
@@ -153,8 +219,24 @@ fn announce(emulator: &Emulator, is_json: bool) -> std::io::Result<()> {
         writeln!(out, "  .with_custom_endpoint(\"amqp://{amqp}\")")?;
         writeln!(out, "Checkpoints (all languages):")?;
         writeln!(out, "  {storage}")?;
+        for (name, address) in optional_ports(emulator) {
+            writeln!(out, "{name}: {address}")?;
+        }
     }
     out.flush()
+}
+
+/// Ports that are served only if they were asked for.
+fn optional_ports(emulator: &Emulator) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let ports = [
+        ("tls_port", emulator.tls_addr()),
+        ("ws_port", emulator.ws_addr()),
+        ("wss_port", emulator.wss_addr()),
+        ("control_port", emulator.control_addr()),
+    ];
+    ports
+        .into_iter()
+        .filter_map(|(name, address)| Some((name, address?)))
 }
 
 #[cfg(unix)]

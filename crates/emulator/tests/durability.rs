@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eventhubs_emulator::{DataError, Emulator, EmulatorError, Event, StartError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use raw::{DISPOSITION, FLOW, Raw, TRANSFER};
 
@@ -246,4 +247,22 @@ async fn hubs_events_and_blobs_are_there_after_a_restart() {
     assert_eq!(metadata.len(), 2);
     let next = second.send("hub", Some("1"), Event::new("two")).unwrap();
     assert_eq!(next.sequence_number, sent.sequence_number + 1);
+}
+
+#[tokio::test]
+async fn a_stop_frees_the_data_although_a_control_connection_is_open() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = || {
+        Emulator::builder()
+            .with_control_port(0)
+            .with_data_dir(root.path())
+    };
+    let first = settings().start().await.unwrap();
+    let address = first.control_addr().unwrap();
+    let mut open = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    open.write_all(request).await.unwrap();
+    open.read_u8().await.unwrap();
+    first.stop().await;
+    settings().start().await.unwrap();
 }

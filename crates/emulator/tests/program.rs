@@ -33,6 +33,7 @@ fn one_line_of_json_tells_how_to_connect_and_a_signal_ends_it() {
     let event_hubs = ready["eventhubs_connection_string"].as_str().unwrap();
     assert!(event_hubs.starts_with(&format!("Endpoint=sb://localhost:{amqp};")));
     assert!(event_hubs.contains("UseDevelopmentEmulator=true"));
+    assert_eq!(ready.as_object().unwrap().len(), 4, "{line}");
 
     let id = child.id().to_string();
     assert!(
@@ -46,6 +47,35 @@ fn one_line_of_json_tells_how_to_connect_and_a_signal_ends_it() {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+#[test]
+fn ports_that_were_asked_for_are_told_and_the_authority_is_written() {
+    let file = std::env::temp_dir().join(format!("ca-{}.pem", std::process::id()));
+    let path = file.to_str().unwrap();
+    let mut child = start(&[
+        "--ready-json",
+        "--tls-port=0",
+        "--ws-port=0",
+        "--wss-port=0",
+        "--control-port=0",
+        "--print-ca",
+        path,
+    ]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    for name in ["tls_port", "ws_port", "wss_port", "control_port"] {
+        TcpStream::connect(("127.0.0.1", port(&ready, name))).unwrap();
+    }
+    assert_eq!(ready["ca_file"], path);
+    let pem = std::fs::read_to_string(&file).unwrap();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]

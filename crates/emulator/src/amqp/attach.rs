@@ -11,12 +11,13 @@ use super::delivery::Credit;
 use super::errors::{
     AmqpError, condition, entity_not_found, partition_out_of_range, tracking, unauthorized,
 };
+use super::fault_rules::Effect;
 use super::limits::{PUBLISHER_CREDIT, REQUEST_CREDIT};
 use super::link::{Incoming, LinkKind, Node, PublishTarget, Replies};
 use super::sas::now_s;
 use super::selector;
 use super::signal::{LinkHandle, LinkKey, receiver_name};
-use crate::broker::{Claim, Hub, Refusal, SubscribeError, lock};
+use crate::broker::{Claim, Hub, Refusal, SubscribeError};
 
 /// Capability of a receiver that wants to know how far the partition is with each event.
 pub(crate) const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
@@ -46,14 +47,29 @@ fn snd_settle_mode(attach: &Attach) -> u8 {
     }
 }
 
-/// Decides on an attach, with all its effects on the broker.
-pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accepted, AmqpError> {
+/// The event hub and the partition an attach is about, for the scopes of faults.
+pub(crate) fn place(attach: &Attach) -> (Option<String>, Option<String>) {
+    match Address::parse(address(attach)) {
+        Address::Hub { hub } => (Some(hub), None),
+        Address::Partition { hub, partition } | Address::Consumer { hub, partition, .. } => {
+            (Some(hub), Some(partition))
+        }
+        Address::Cbs | Address::Management | Address::Unknown => (None, None),
+    }
+}
+
+fn address(attach: &Attach) -> &str {
     let terminus = if attach.is_receiver {
         &attach.source
     } else {
         &attach.target
     };
-    let address = terminus.address.as_deref().unwrap_or_default();
+    terminus.address.as_deref().unwrap_or_default()
+}
+
+/// Decides on an attach, with all its effects on the broker.
+pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accepted, AmqpError> {
+    let address = address(attach);
     match (Address::parse(address), attach.is_receiver) {
         (Address::Cbs, is_receiver) => Ok(node(attach, Node::Cbs, is_receiver)),
         (Address::Management, is_receiver) => Ok(node(attach, Node::Management, is_receiver)),
@@ -117,7 +133,9 @@ fn publisher(
     {
         return Err(partition_out_of_range(hub.name(), hub.partitions().len()));
     }
-    let credit = if lock(&core.service.faults).withhold_credit {
+    let faults = &core.service.faults;
+    let id = partition.as_deref();
+    let credit = if faults.strikes(Some(hub_name), id, &Effect::WithholdCredit) {
         0
     } else {
         PUBLISHER_CREDIT
@@ -183,6 +201,7 @@ fn consumer(
             .any(|name| name == RUNTIME_METRIC),
         credit: Credit::default(),
         unsent: None,
+        disturbed: std::collections::VecDeque::new(),
     };
     Ok(Accepted {
         kind: LinkKind::Consumer(Box::new(consumer)),
@@ -199,7 +218,7 @@ fn reachable(
     resource: &str,
     claim: &str,
 ) -> Result<Arc<Hub>, AmqpError> {
-    if let Some(error) = lock(&core.service.faults).on_attach(hub_name, partition) {
+    if let Some(error) = core.service.faults.on_attach(hub_name, partition) {
         return Err(error);
     }
     if core.service.keys.is_checking() && !core.grants.covers(resource, now_s()) {

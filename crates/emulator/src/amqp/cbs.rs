@@ -5,16 +5,12 @@ use super::errors::{condition, tracking};
 use super::request::{Reply, Request};
 use super::sas::{Grants, now_s};
 use super::service::Service;
-use crate::broker::lock;
 
 /// PROTOCOL: 202 and no other success code; Rust refuses 200.
 const ACCEPTED: i32 = 202;
 
 /// Judges a put-token request.
 pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) -> Reply {
-    if let Some(status) = lock(&service.faults).on_put_token() {
-        return answer_with(status);
-    }
     if request.property("operation") != Some("put-token") {
         return failure(400, condition::ARGUMENT, "The operation is not put-token.");
     }
@@ -38,7 +34,8 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) 
     Reply::success(ACCEPTED, "Accepted", Value::Null)
 }
 
-fn answer_with(status: i32) -> Reply {
+/// The answer a fault orders.
+pub(crate) fn answer_with(status: i32) -> Reply {
     match status {
         200..=299 => Reply::success(status, "Accepted", Value::Null),
         401 => failure(

@@ -1,5 +1,7 @@
 //! Receiver links of peers: from the log of a partition to transfers.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
@@ -7,6 +9,7 @@ use super::codec::Value;
 use super::codec::descriptor;
 use super::codec::encode::{put_descriptor, put_value};
 use super::delivery::{Credit, Delivery, Route, Windows};
+use super::fault_rules::{Effect, FaultRules};
 use super::limits::OUTPUT_HIGH_WATER;
 use super::output::Output;
 use crate::broker::{LogState, StoredEvent, Subscription};
@@ -26,6 +29,8 @@ pub(crate) struct Consumer {
     pub(crate) with_metrics: bool,
     pub(crate) credit: Credit,
     pub(crate) unsent: Option<Delivery>,
+    /// Events read ahead because a fault changes their order or number.
+    pub(crate) disturbed: VecDeque<StoredEvent>,
 }
 
 /// Why a pump stopped.
@@ -42,11 +47,18 @@ pub(crate) enum Pumped {
 }
 
 impl Consumer {
+    /// The event hub and the partition, for the scopes of faults.
+    pub(crate) fn place(&self) -> (Option<&str>, Option<&str>) {
+        let hub = self.subscription.hub().name();
+        (Some(hub), Some(self.subscription.partition().id()))
+    }
+
     /// Sends what credit, window and one look into the log allow.
     pub(crate) fn pump(
         &mut self,
         windows: &mut Windows,
         route: Route,
+        faults: &FaultRules,
         output: &mut Output,
         now: Instant,
     ) -> Pumped {
@@ -64,7 +76,7 @@ impl Consumer {
             return Pumped::Throttled(now + wait);
         }
         let before = output.len();
-        let pumped = self.send_events(windows, route, output);
+        let pumped = self.send_events(windows, route, faults, output);
         if let Some(throttle) = &self.subscription.hub().throttle {
             throttle.give(output.len() - before);
         }
@@ -72,18 +84,33 @@ impl Consumer {
     }
 
     /// Sends what one look into the log gives.
-    fn send_events(&mut self, windows: &mut Windows, route: Route, output: &mut Output) -> Pumped {
+    fn send_events(
+        &mut self,
+        windows: &mut Windows,
+        route: Route,
+        faults: &FaultRules,
+        output: &mut Output,
+    ) -> Pumped {
+        if faults.is_armed() {
+            self.over_send(faults);
+        }
+        if !self.disturbed.is_empty() {
+            return self.send_disturbed(windows, route, output);
+        }
         let max_events = READ_EVENTS.min(self.credit.left as usize);
         let batch = self.subscription.read(self.next, max_events, READ_BYTES);
         if batch.events.is_empty() {
             self.next = batch.next;
             return Pumped::Idle;
         }
-        let metrics = if self.with_metrics {
-            metrics(&batch.state, self.subscription.hub().clock().now_ms())
-        } else {
-            Bytes::new()
-        };
+        if faults.is_armed() {
+            let (hub, partition) = self.place();
+            let disturbed = disturb(batch.events, faults, hub, partition);
+            self.disturbed = disturbed;
+            self.next = batch.next;
+            return self.send_disturbed(windows, route, output);
+        }
+        let metrics = self.metrics(&batch.state);
         self.next = batch.next - batch.events.len() as i64;
         for event in batch.events {
             if windows.remote_left == 0 {
@@ -102,6 +129,76 @@ impl Consumer {
         }
         Pumped::More
     }
+}
+
+/// What faults do.
+impl Consumer {
+    /// Takes more credit than the peer has given.
+    fn over_send(&mut self, faults: &FaultRules) {
+        let (hub, partition) = self.place();
+        let extra = faults.take(hub, partition, |effect| match effect {
+            Effect::OverSend(extra) => Some(*extra),
+            _ => None,
+        });
+        self.credit.left = self.credit.left.saturating_add(extra.unwrap_or(0));
+    }
+
+    fn send_disturbed(
+        &mut self,
+        windows: &mut Windows,
+        route: Route,
+        output: &mut Output,
+    ) -> Pumped {
+        let metrics = self.metrics(&self.subscription.partition().state());
+        while self.credit.left > 0 {
+            if windows.remote_left == 0 {
+                return Pumped::NoWindow;
+            }
+            let Some(event) = self.disturbed.pop_front() else {
+                return Pumped::More;
+            };
+            self.credit.use_one();
+            let mut delivery = Delivery::start(windows, parts(&event, &metrics));
+            if !delivery.send(windows, route, output) {
+                self.unsent = Some(delivery);
+                return Pumped::NoWindow;
+            }
+        }
+        Pumped::Idle
+    }
+
+    fn metrics(&self, state: &LogState) -> Bytes {
+        if self.with_metrics {
+            metrics(state, self.subscription.hub().clock().now_ms())
+        } else {
+            Bytes::new()
+        }
+    }
+}
+
+/// Events as faults want them: one left out, one twice, two the wrong way round.
+fn disturb(
+    events: Vec<StoredEvent>,
+    faults: &FaultRules,
+    hub: Option<&str>,
+    partition: Option<&str>,
+) -> VecDeque<StoredEvent> {
+    let strikes = |effect| faults.strikes(hub, partition, &effect);
+    let mut disturbed = VecDeque::with_capacity(events.len());
+    let mut events = events.into_iter().peekable();
+    while let Some(event) = events.next() {
+        if strikes(Effect::SkipDelivery) {
+            continue;
+        }
+        if strikes(Effect::DuplicateDelivery) {
+            disturbed.push_back(event.clone());
+        }
+        if events.peek().is_some() && strikes(Effect::ReorderDeliveries) {
+            disturbed.extend(events.next());
+        }
+        disturbed.push_back(event);
+    }
+    disturbed
 }
 
 /// PROTOCOL: delivery annotations stand between the header and the rest.

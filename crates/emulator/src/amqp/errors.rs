@@ -9,6 +9,7 @@ pub(crate) mod condition {
     pub(crate) const ARGUMENT_OUT_OF_RANGE: &str = "com.microsoft:argument-out-of-range";
     pub(crate) const CONNECTION_FORCED: &str = "amqp:connection:forced";
     pub(crate) const DECODE: &str = "amqp:decode-error";
+    pub(crate) const DETACH_FORCED: &str = "amqp:link:detach-forced";
     pub(crate) const FRAMING: &str = "amqp:connection:framing-error";
     pub(crate) const HANDLE_IN_USE: &str = "amqp:session:handle-in-use";
     pub(crate) const INTERNAL: &str = "amqp:internal-error";

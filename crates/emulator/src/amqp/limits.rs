@@ -27,6 +27,8 @@ pub(crate) const MAX_LINK_NAME: usize = 1024;
 pub(crate) const MAX_FILTER: usize = 1024;
 /// `$cbs` or `$management` replies waiting for credit on one link.
 pub(crate) const MAX_PENDING_REPLIES: usize = 64;
+/// Replies of one connection that a fault holds back.
+pub(crate) const MAX_LATE_REPLIES: usize = 256;
 /// Put-token grants kept per connection.
 pub(crate) const MAX_GRANTS: usize = 1024;
 /// Event hubs of one emulator.
@@ -47,6 +49,12 @@ pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Time a closing connection gets to take its last bytes.
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// An event link without traffic for this long is detached. PROTOCOL: as the service does.
+pub(crate) const LINK_IDLE: Duration = Duration::from_secs(30 * 60);
+/// A connection without links for this long is closed. PROTOCOL: as the service does.
+pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(5 * 60);
+/// How often a connection looks for idleness, which may be that much late.
+pub(crate) const IDLE_CHECK: Duration = Duration::from_secs(10);
 /// Stated in our `open`, not enforced.
 /// INTEROP: Python producers pump only while in a call, so enforcing it would cut them off.
 pub(crate) const IDLE_TIMEOUT_MS: u32 = 240_000;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use super::codec::incoming::Transfer;
 use super::consumer::Consumer;
@@ -20,6 +21,8 @@ pub(crate) struct Link {
     pub(crate) resource: Option<String>,
     /// It is in the connection's line of links that may have something to send.
     pub(crate) is_ready: bool,
+    /// When a frame of it last went either way.
+    pub(crate) last_traffic: Instant,
     pub(crate) kind: LinkKind,
 }
 
@@ -42,6 +45,19 @@ pub(crate) enum LinkKind {
     Unanswered,
 }
 
+impl LinkKind {
+    /// The event hub and the partition of an event link, for the scopes of faults.
+    pub(crate) fn place(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::Consumer(consumer) => consumer.place(),
+            Self::Publisher { target, .. } => target.place(),
+            Self::Requests { .. } | Self::Replies(_) | Self::Detached | Self::Unanswered => {
+                (None, None)
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node {
     Cbs,
@@ -52,6 +68,12 @@ pub(crate) enum Node {
 pub(crate) struct PublishTarget {
     pub(crate) hub: std::sync::Arc<crate::broker::Hub>,
     pub(crate) partition: Option<String>,
+}
+
+impl PublishTarget {
+    pub(crate) fn place(&self) -> (Option<&str>, Option<&str>) {
+        (Some(self.hub.name()), self.partition.as_deref())
+    }
 }
 
 #[derive(Debug)]

@@ -1,15 +1,41 @@
 //! Sender links of peers: from a message to the log of a partition.
 
-use super::codec::outgoing::Outcome;
 use tokio::time::Instant;
 
+use super::codec::outgoing::Outcome;
+use super::connection::Core;
 use super::errors::{AmqpError, condition, entity_not_found, message_too_large, server_busy};
+use super::fault_rules::Effect;
 use super::limits::MAX_MESSAGE;
 use super::link::{Arrived, PublishTarget};
 use crate::broker::{BATCH_FORMAT, Message};
 
+/// As [`publish`], unless a fault is set. None if the sender is not to hear of it.
+pub(crate) fn publish_disturbed(
+    core: &mut Core,
+    target: &PublishTarget,
+    message: &Arrived,
+) -> Option<Outcome> {
+    let (hub, partition) = target.place();
+    let faults = &core.service.faults;
+    let rejection = faults.take(hub, partition, |effect| match effect {
+        Effect::RejectMessage(error) => Some(error.clone()),
+        _ => None,
+    });
+    if let Some(error) = rejection {
+        return Some(Outcome::Rejected(error));
+    }
+    let outcome = publish(target, message, core.now);
+    if faults.strikes(hub, partition, &Effect::ResetAfterStore) {
+        core.is_cut = true;
+        return None;
+    }
+    let is_lost = faults.strikes(hub, partition, &Effect::LoseDisposition);
+    (!is_lost).then_some(outcome)
+}
+
 /// Stores the events of a message and tells what became of it.
-pub(crate) fn publish(target: &PublishTarget, message: &Arrived, now: Instant) -> Outcome {
+fn publish(target: &PublishTarget, message: &Arrived, now: Instant) -> Outcome {
     let Some(bytes) = &message.bytes else {
         let error = message_too_large(message.delivery_id, message.size, MAX_MESSAGE);
         return Outcome::Rejected(error);

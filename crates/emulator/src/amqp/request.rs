@@ -2,8 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::address::resource_path;
 use super::codec::encode::{ListWriter, put_descriptor, put_value};
 use super::codec::{DecodeError, Decoder, Value, descriptor};
+use super::connection::Core;
+use super::fault_kinds::ReplyFault;
+use super::fault_rules::Effect;
+use super::link::Node;
 
 /// A request message.
 #[derive(Debug)]
@@ -56,6 +61,23 @@ impl Request {
     /// The text of the body.
     pub(crate) fn text(&self) -> Option<&str> {
         self.body.as_text()
+    }
+
+    /// This request as if another had been made: its reply has the type of id that is waited for,
+    /// and another value.
+    pub(crate) fn astray(mut self) -> Self {
+        self.message_id = match self.message_id {
+            Value::Uuid(mut id) => {
+                for byte in &mut id {
+                    *byte = !*byte;
+                }
+                Value::Uuid(id)
+            }
+            Value::Ulong(id) => Value::Ulong(!id),
+            Value::String(id) => Value::String(format!("not-{id}")),
+            _ => Value::from("not-yours"),
+        };
+        self
     }
 
     /// Encodes the reply to this request.
@@ -116,6 +138,55 @@ impl Reply {
             body: Value::Null,
         }
     }
+}
+
+/// How the reply to a request is to fail, if it is.
+pub(crate) fn reply_fault(core: &Core, node: Node, request: &Request) -> Option<ReplyFault> {
+    let hub = hub(request);
+    core.service
+        .faults
+        .take(hub.as_deref(), None, |effect| match (effect, node) {
+            (Effect::ReplyCbs(fault), Node::Cbs)
+            | (Effect::ReplyManagement(fault), Node::Management) => Some(fault.clone()),
+            _ => None,
+        })
+}
+
+/// Takes the last partitions away from a description of an event hub, if a fault wants that.
+pub(crate) fn shorten(core: &Core, request: &Request, reply: &mut Reply) {
+    let Value::Map(entries) = &mut reply.body else {
+        return;
+    };
+    let key = Value::from("partition_ids");
+    if !entries.iter().any(|(name, _)| *name == key) {
+        return;
+    }
+    let hub = hub(request);
+    let kept = core
+        .service
+        .faults
+        .take(hub.as_deref(), None, |effect| match effect {
+            Effect::FewerPartitions(kept) => Some(*kept),
+            _ => None,
+        });
+    let Some(kept) = kept else {
+        return;
+    };
+    for (name, value) in entries {
+        match value {
+            Value::Array(ids) => ids.truncate(kept as usize),
+            Value::Int(count) if *name == Value::from("partition_count") => {
+                *count = (*count).min(i32::try_from(kept).unwrap_or(i32::MAX));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The event hub a request is about: named as such, or the first part of an audience.
+fn hub(request: &Request) -> Option<String> {
+    let path = resource_path(request.property("name")?);
+    path.split('/').next().map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::errors::{AmqpError, condition};
 use super::limits::{CLOSE_GRACE, MAX_CONNECTIONS};
 use super::service::Service;
 use super::signal::Signal;
+use super::transport::{self, Socket, Transport};
 
 /// Pause after an accept error, which usually means that file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,10 +35,15 @@ pub(crate) struct AmqpServer {
 }
 
 impl AmqpServer {
-    pub(crate) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
+    pub(crate) fn start(listeners: Vec<(TcpListener, Transport)>, service: Arc<Service>) -> Self {
         let shutdown = CancellationToken::new();
         let (connect, in_process) = unbounded_channel();
-        let task = tokio::spawn(accept_loop(listener, in_process, service, shutdown.clone()));
+        let task = tokio::spawn(accept_loop(
+            listeners,
+            in_process,
+            service,
+            shutdown.clone(),
+        ));
         Self {
             shutdown,
             connect,
@@ -61,28 +67,58 @@ impl AmqpServer {
     }
 }
 
+/// A client of one of the ports.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    transport: Transport,
+}
+
+/// Hands the clients of one port to the loop that counts those of all.
+async fn accept_on(listener: TcpListener, transport: Transport, accepted: Sender<Accepted>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let client = Accepted {
+                    stream,
+                    peer,
+                    transport: transport.clone(),
+                };
+                if accepted.send(client).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 async fn accept_loop(
-    listener: TcpListener,
+    listeners: Vec<(TcpListener, Transport)>,
     mut in_process: UnboundedReceiver<DuplexStream>,
     service: Arc<Service>,
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
+    let (clients, mut accepted) = channel(1);
+    let mut listening = JoinSet::new();
+    for (listener, transport) in listeners {
+        listening.spawn(accept_on(listener, transport, clients.clone()));
+    }
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((_, peer)) if connections.len() >= MAX_CONNECTIONS => {
+            Some(client) = accepted.recv() => {
+                if connections.len() >= MAX_CONNECTIONS {
+                    let peer = client.peer;
                     tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many connections");
+                } else {
+                    connections.spawn(serve_tcp(client, Arc::clone(&service)));
                 }
-                Ok((stream, peer)) => {
-                    connections.spawn(serve_tcp(stream, peer, Arc::clone(&service)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            }
             Some(stream) = in_process.recv() => {
                 let service = Arc::clone(&service);
                 connections.spawn(async move { drop(serve(stream, service).await) });
@@ -90,7 +126,8 @@ async fn accept_loop(
             Some(_) = connections.join_next() => {}
         }
     }
-    drop(listener);
+    listening.shutdown().await;
+    drop(accepted);
     service.broadcast(|| {
         Signal::Close(AmqpError::new(
             condition::CONNECTION_FORCED,
@@ -106,17 +143,45 @@ async fn accept_loop(
     }
 }
 
-async fn serve_tcp(stream: TcpStream, peer: SocketAddr, service: Arc<Service>) {
+async fn serve_tcp(client: Accepted, service: Arc<Service>) {
+    let Accepted {
+        stream,
+        peer,
+        transport,
+    } = client;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
-    tracing::debug!(%peer, "accepted");
+    tracing::debug!(%peer, ?transport, "accepted");
+    match transport {
+        Transport::Plain => serve_socket(stream, service).await,
+        Transport::Tls(acceptor) => {
+            if let Some(stream) = transport::tls(acceptor, stream, &service).await {
+                serve_socket(stream, service).await;
+            }
+        }
+        Transport::WebSocket => {
+            if let Some(stream) = Box::pin(transport::web_socket(stream, &service)).await {
+                serve_socket(stream, service).await;
+            }
+        }
+        Transport::TlsWebSocket(acceptor) => {
+            if let Some(stream) = transport::tls(acceptor, stream, &service).await
+                && let Some(stream) = Box::pin(transport::web_socket(stream, &service)).await
+            {
+                serve_socket(stream, service).await;
+            }
+        }
+    }
+}
+
+async fn serve_socket<S: Socket>(stream: S, service: Arc<Service>) {
     let (stream, exit) = serve(stream, service).await;
     // A reset instead of an orderly end.
     if matches!(exit, Exit::Cut | Exit::Stalled)
-        && let Err(error) = stream.set_zero_linger()
+        && let Err(error) = stream.tcp().set_zero_linger()
     {
-        tracing::debug!(%peer, %error, "no reset");
+        tracing::debug!(%error, "no reset");
     }
 }
 
@@ -130,8 +195,8 @@ where
         service: Arc::clone(&service),
     };
     let connection = Connection::new(entry.id, Arc::clone(&service), sender, Instant::now());
-    let frozen = service.frozen.subscribe();
-    let (io, exit) = driver::run(io, connection, receiver, frozen).await;
+    let pace = service.pace.subscribe();
+    let (io, exit) = driver::run(io, connection, receiver, pace).await;
     tracing::debug!(connection = entry.id, "ended: {exit}");
     (io, exit)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::driver::Pace;
 use super::fault_rules::FaultRules;
 use super::sas::Keys;
 use super::signal::Signal;
@@ -16,8 +17,10 @@ use crate::broker::{Broker, lock};
 pub(crate) struct Service {
     pub(crate) broker: Broker,
     pub(crate) keys: Keys,
-    pub(crate) faults: Mutex<FaultRules>,
-    pub(crate) frozen: watch::Sender<bool>,
+    pub(crate) faults: FaultRules,
+    pub(crate) pace: watch::Sender<Pace>,
+    /// Whether links and connections end when they are idle.
+    pub(crate) ends_idle: bool,
     connections: Mutex<HashMap<u64, UnboundedSender<Signal>>>,
     next_connection: AtomicU64,
 }
@@ -27,11 +30,17 @@ impl Service {
         Self {
             broker,
             keys,
-            faults: Mutex::new(FaultRules::default()),
-            frozen: watch::Sender::new(false),
+            faults: FaultRules::default(),
+            pace: watch::Sender::new(Pace::default()),
+            ends_idle: false,
             connections: Mutex::new(HashMap::new()),
             next_connection: AtomicU64::new(1),
         }
+    }
+
+    pub(crate) fn with_idle_rules(mut self, ends_idle: bool) -> Self {
+        self.ends_idle = ends_idle;
+        self
     }
 
     pub(crate) fn enter(&self, signals: UnboundedSender<Signal>) -> u64 {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::errors::{AmqpError, condition, tracking};
+use super::fault_kinds::BadFrame;
+use super::fault_rules::Scope;
 use crate::broker::{Claim, Listener};
 
 /// One link of a connection, told apart from a later one on the same handle.
@@ -16,17 +18,30 @@ pub(crate) struct LinkKey {
     pub(crate) serial: u64,
 }
 
+/// Which event links are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventLinks {
+    Receivers,
+    Senders,
+    Both,
+}
+
 /// A wish the connection's task carries out.
 #[derive(Debug)]
 pub(crate) enum Signal {
     /// The receiver on this link may have events to read.
     Ready(Arc<LinkHandle>),
     Detach(LinkKey, AmqpError),
-    DetachReceivers {
-        hub: String,
-        partition: Option<String>,
+    /// Detach the event links of a place: receivers, senders, or both.
+    DetachLinks {
+        scope: Scope,
+        links: EventLinks,
         error: AmqpError,
     },
+    /// Let the grants of this connection end, and detach the event links of a place.
+    ExpireTokens(Scope),
+    /// Send a frame that is none.
+    BadFrame(BadFrame),
     EndSessions(AmqpError),
     Close(AmqpError),
     /// End the TCP connection without a word.

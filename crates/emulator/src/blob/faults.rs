@@ -1,12 +1,14 @@
 //! Faults a test can order, and the two places of the request path where they take effect.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{
@@ -104,6 +106,48 @@ struct Rule {
     effect: FaultEffect,
     /// How many requests it still meets; `None` is every one until cleared.
     left: Option<u32>,
+    hits: u64,
+}
+
+impl FaultEffect {
+    /// The name on the control port.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Delay(_) => "delay",
+            Self::DropReply => "drop_reply_after_apply",
+            Self::DropRequest => "drop_request",
+            Self::EditHeader(..) => "edit_header",
+            Self::HangBody => "hang_body",
+            Self::Refuse(_) => "fail",
+            Self::ReplaceBody(_) => "replace_body",
+            Self::TruncateBody => "truncate_body",
+        }
+    }
+}
+
+/// A fault that waits or lasts, as the control port shows it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ActiveBlobFault {
+    fault: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<Operation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_contains: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<u32>,
+    hits: u64,
+}
+
+impl ActiveBlobFault {
+    fn switch(fault: &'static str) -> Self {
+        Self {
+            fault,
+            operation: None,
+            name_contains: None,
+            left: None,
+            hits: 0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +162,7 @@ struct State {
     outage: bool,
     stale_listings: bool,
     date_skew: (Duration, bool),
+    counts: BTreeMap<&'static str, u64>,
 }
 
 /// What to do with one request.
@@ -143,6 +188,7 @@ impl BlobFaults {
             scope,
             effect,
             left: times,
+            hits: 0,
         };
         self.lock().rules.push(rule);
     }
@@ -203,13 +249,20 @@ impl BlobFaults {
 
     /// Forgets all faults.
     pub(crate) fn clear(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        let counts = std::mem::take(&mut state.counts);
+        *state = State {
+            counts,
+            ..State::default()
+        };
+        drop(state);
         self.freeze(false);
     }
 
     /// Takes the faults that meet this request, using up one turn of each.
     pub(crate) fn plan(&self, target: &Target) -> FaultPlan {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let mut plan = FaultPlan {
             drop_request: state.outage,
             ..FaultPlan::default()
@@ -225,6 +278,8 @@ impl BlobFaults {
             if let Some(left) = &mut rule.left {
                 *left -= 1;
             }
+            rule.hits += 1;
+            *state.counts.entry(rule.effect.name()).or_default() += 1;
             match &rule.effect {
                 FaultEffect::Delay(delay) => plan.delay = plan.delay.saturating_add(*delay),
                 FaultEffect::DropReply => plan.drop_reply = true,
@@ -240,6 +295,34 @@ impl BlobFaults {
         }
         state.rules.retain(|rule| rule.left != Some(0));
         plan
+    }
+
+    /// How often each fault has acted; what was cleared included.
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().counts.clone()
+    }
+
+    /// What waits or lasts.
+    pub(crate) fn active(&self) -> Vec<ActiveBlobFault> {
+        let is_frozen = *self.0.frozen.borrow();
+        let state = self.lock();
+        let rules = state.rules.iter().map(|rule| ActiveBlobFault {
+            operation: rule.scope.operation,
+            name_contains: rule.scope.name_contains.clone(),
+            left: rule.left,
+            hits: rule.hits,
+            ..ActiveBlobFault::switch(rule.effect.name())
+        });
+        let switches = [
+            (is_frozen, "freeze"),
+            (state.outage, "outage"),
+            (state.stale_listings, "stale_listings"),
+            (!state.date_skew.0.is_zero(), "skew_date"),
+        ];
+        let on = switches.into_iter().filter(|(is_on, _)| *is_on);
+        rules
+            .chain(on.map(|(_, name)| ActiveBlobFault::switch(name)))
+            .collect()
     }
 
     /// Whether listings show the past.

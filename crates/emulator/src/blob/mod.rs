@@ -33,6 +33,9 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
+pub(crate) use self::faults::{ActiveBlobFault, FaultEffect, FaultReply, FaultScope};
+pub use self::request::Operation as BlobOperation;
+use self::request::Operation;
 pub(crate) use self::{
     auth::AccountKey, clock::WallClock, faults::BlobFaults, state::Limits,
     state::Store as BlobStore,
@@ -44,11 +47,6 @@ use self::{
     server::Listening,
     service::BlobService,
     state::ContentHeaders,
-};
-#[allow(unused_imports, reason = "for the facade and for tests")]
-pub(crate) use self::{
-    faults::{FaultEffect, FaultReply, FaultScope},
-    request::Operation,
 };
 
 /// The account every Azure storage emulator has.

@@ -7,19 +7,34 @@ use super::{
     names::decode_path_part,
 };
 
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Operation {
+/// What a request to the blob side asks for.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Operation {
+    /// Create Container.
     CreateContainer,
+    /// Delete Blob.
     DeleteBlob,
+    /// Delete Container.
     DeleteContainer,
+    /// Get Blob.
     GetBlob,
+    /// Get Blob Metadata.
     GetBlobMetadata,
+    /// Get Blob Properties.
     GetBlobProperties,
+    /// Get Container Properties or Metadata.
     GetContainerProperties,
+    /// List Blobs.
     ListBlobs,
+    /// List Containers.
     ListContainers,
+    /// Put Blob.
     PutBlob,
+    /// Set Blob Metadata.
     SetBlobMetadata,
 }
 

@@ -1,39 +1,111 @@
 //! Faults of the blob side, for tests of checkpoint stores.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::blob::BlobFaults as Faults;
+use crate::blob::{
+    ActiveBlobFault, BlobFaults as Faults, BlobOperation, FaultEffect, FaultReply, FaultScope,
+};
 
 /// Disturbs requests to the blob side on purpose.
 ///
-/// From [`Emulator::blob_faults`](crate::Emulator::blob_faults).
+/// From [`Emulator::blob_faults`](crate::Emulator::blob_faults); it concerns all requests unless
+/// [`on_operation`](Self::on_operation) or [`on_names_with`](Self::on_names_with) narrow it.
 #[derive(Debug, Clone)]
 pub struct BlobFaults {
     faults: Faults,
+    scope: FaultScope,
 }
 
 impl BlobFaults {
     pub(crate) fn new(faults: Faults) -> Self {
-        Self { faults }
+        Self {
+            faults,
+            scope: FaultScope::default(),
+        }
+    }
+
+    /// The same faults, of which those with a number of `times` and delays that are ordered here
+    /// meet only requests of one kind.
+    #[must_use]
+    pub fn on_operation(&self, operation: BlobOperation) -> Self {
+        let mut narrowed = self.clone();
+        narrowed.scope.operation = Some(operation);
+        narrowed
+    }
+
+    /// The same faults, of which those with a number of `times` and delays that are ordered here
+    /// meet only blobs whose name, and listings whose prefix, contains `text`.
+    #[must_use]
+    pub fn on_names_with(&self, text: impl Into<String>) -> Self {
+        let mut narrowed = self.clone();
+        narrowed.scope.name_contains = Some(text.into());
+        narrowed
     }
 
     /// Refuses the next `times` requests with an HTTP status and an error code such as
     /// `ServerBusy`. A status outside 100 to 999 becomes 500.
     pub fn fail_next(&self, times: u32, status: u16, code: &str, retry_after: Option<Duration>) {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        self.faults.fail_next(times, status, code, retry_after);
+        let reply = FaultReply {
+            status,
+            code: code.to_owned(),
+            retry_after,
+        };
+        self.add(FaultEffect::Refuse(reply), Some(times));
     }
 
     /// Delays every request until [`clear`](Self::clear).
     pub fn delay(&self, delay: Duration) {
-        self.faults.delay(delay);
+        self.add(FaultEffect::Delay(delay), None);
+    }
+
+    /// Delays the next `times` requests; they take effect afterwards also if the client has given
+    /// up.
+    pub fn delay_next(&self, times: u32, delay: Duration) {
+        self.add(FaultEffect::Delay(delay), Some(times));
+    }
+
+    /// Closes the connection of the next `times` requests, which have no effect.
+    pub fn drop_request(&self, times: u32) {
+        self.add(FaultEffect::DropRequest, Some(times));
     }
 
     /// Applies the next `times` requests but closes the connection in place of the reply.
     pub fn drop_reply_after_apply(&self, times: u32) {
-        self.faults.drop_reply_after_apply(times);
+        self.add(FaultEffect::DropReply, Some(times));
+    }
+
+    /// Sends half of the next `times` bodies and then nothing, with the connection open.
+    pub fn hang_body(&self, times: u32) {
+        self.add(FaultEffect::HangBody, Some(times));
+    }
+
+    /// Sends half of the next `times` bodies and closes the connection.
+    pub fn truncate_body(&self, times: u32) {
+        self.add(FaultEffect::TruncateBody, Some(times));
+    }
+
+    /// Sends another body than that of the reply, `times` times.
+    pub fn replace_body(&self, times: u32, body: impl Into<Vec<u8>>) {
+        let body = body.into().into();
+        self.add(FaultEffect::ReplaceBody(body), Some(times));
+    }
+
+    /// Sets a header of the next `times` replies, such as `Last-Modified`, or takes it away; false
+    /// if the name or the value cannot be in a header.
+    #[must_use = "nothing is disturbed if the header is not possible"]
+    pub fn edit_header(&self, times: u32, name: &str, value: Option<&str>) -> bool {
+        let Ok(name) = HeaderName::try_from(name) else {
+            return false;
+        };
+        let Ok(value) = value.map(HeaderValue::try_from).transpose() else {
+            return false;
+        };
+        self.add(FaultEffect::EditHeader(name, value), Some(times));
+        true
     }
 
     /// While on, closes every connection without a reply.
@@ -56,8 +128,25 @@ impl BlobFaults {
         self.faults.skew_date(by, into_the_past);
     }
 
+    /// How often each fault has acted, by its name on the control port.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let counts = self.faults.counts().into_iter();
+        counts
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect()
+    }
+
     /// Takes back everything that waits or lasts.
     pub fn clear(&self) {
         self.faults.clear();
+    }
+
+    pub(crate) fn active(&self) -> Vec<ActiveBlobFault> {
+        self.faults.active()
+    }
+
+    fn add(&self, effect: FaultEffect, times: Option<u32>) {
+        self.faults.add(self.scope.clone(), effect, times);
     }
 }

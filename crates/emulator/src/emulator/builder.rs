@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::network::{Network, NetworkOptions};
 use super::operation::Operation;
 use super::{Emulator, EmulatorError, StartError};
-use crate::amqp::{AmqpServer, Keys, Service};
+use crate::amqp::{AmqpServer, Keys, Service, Transport};
 use crate::blob::{BlobOptions, BlobServer, WallClock};
 use crate::broker::{Clock, Retention};
 
@@ -23,7 +24,7 @@ const DEFAULT_RETAINED_BYTES: usize = 128 * 1024 * 1024;
 #[derive(Clone)]
 #[must_use]
 pub struct EmulatorBuilder {
-    host: IpAddr,
+    pub(super) host: IpAddr,
     is_public_allowed: bool,
     amqp_port: u16,
     blob_port: u16,
@@ -33,6 +34,7 @@ pub struct EmulatorBuilder {
     retention: Retention,
     is_time_driven: bool,
     pub(super) operation: Operation,
+    pub(super) network: NetworkOptions,
 }
 
 /// Keys are not shown.
@@ -66,6 +68,7 @@ impl Default for EmulatorBuilder {
             },
             is_time_driven: false,
             operation: Operation::default(),
+            network: NetworkOptions::default(),
         }
     }
 }
@@ -154,22 +157,29 @@ impl EmulatorBuilder {
         } else {
             Clock::Wall
         };
+        let ends_idle = self.network.ends_idle.unwrap_or(!self.is_time_driven);
         let blobs = blob_options(clock);
         let (broker, blobs) = self.operation.open(self.retention, clock, blobs)?;
         let sas_key = self.sas_keys.first().cloned();
         let keys = Keys::new(self.sas_keys.iter().cloned().collect());
-        let service = Arc::new(Service::new(broker, keys));
+        let service = Arc::new(Service::new(broker, keys).with_idle_rules(ends_idle));
         let amqp_listener = self.listen(self.amqp_port).await?;
         let blob_listener = self.listen(self.blob_port).await?;
         let amqp_addr = local_addr(&amqp_listener, self.host)?;
         let blob_addr = local_addr(&blob_listener, self.host)?;
+        let blob = BlobServer::start(blob_listener, blobs);
+        let mut network = Network::default();
+        let mut listeners = self.listen_amqp(&mut network).await?;
+        listeners.push((amqp_listener, Transport::Plain));
+        self.start_control(&mut network, &service, &blob).await?;
         let emulator = Emulator {
             amqp_addr,
             blob_addr,
             sas_key,
-            amqp: AmqpServer::start(amqp_listener, Arc::clone(&service)),
-            blob: BlobServer::start(blob_listener, blobs),
+            amqp: AmqpServer::start(listeners, Arc::clone(&service)),
+            blob,
             service,
+            network,
         };
         let default_hub = (DEFAULT_HUB.0.to_owned(), DEFAULT_HUB.1);
         let hubs = if self.hubs.is_empty() && emulator.service.broker.hubs().is_empty() {
@@ -189,9 +199,17 @@ impl EmulatorBuilder {
         Ok(emulator)
     }
 
-    async fn listen(&self, port: u16) -> Result<TcpListener, StartError> {
-        let address = SocketAddr::new(self.host, port);
-        if !self.host.is_loopback() && !self.is_public_allowed {
+    pub(super) async fn listen(&self, port: u16) -> Result<TcpListener, StartError> {
+        self.listen_at(self.host, port).await
+    }
+
+    pub(super) async fn listen_at(
+        &self,
+        host: IpAddr,
+        port: u16,
+    ) -> Result<TcpListener, StartError> {
+        let address = SocketAddr::new(host, port);
+        if !host.is_loopback() && !self.is_public_allowed {
             return Err(StartError::PublicAddress { address });
         }
         TcpListener::bind(address)
@@ -217,7 +235,7 @@ fn blob_options(clock: Clock) -> BlobOptions {
     }
 }
 
-fn local_addr(listener: &TcpListener, host: IpAddr) -> Result<SocketAddr, StartError> {
+pub(super) fn local_addr(listener: &TcpListener, host: IpAddr) -> Result<SocketAddr, StartError> {
     let address = SocketAddr::new(host, 0);
     listener
         .local_addr()

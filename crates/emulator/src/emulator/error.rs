@@ -29,6 +29,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// There is no certificate for the TLS ports, or the one given cannot be used.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An event hub or container of the builder cannot be created.
     #[error(transparent)]
     Entity(#[from] EmulatorError),

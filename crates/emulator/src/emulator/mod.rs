@@ -7,19 +7,24 @@ mod entities;
 mod error;
 mod event;
 mod faults;
+mod network;
 mod operation;
 mod stream;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use crate::amqp::{BadFrame, ReplyFault, ResetStage};
+pub use crate::blob::BlobOperation;
 pub use blob_faults::BlobFaults;
 pub use builder::EmulatorBuilder;
 pub use config::ConfigError;
 pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
+use network::Network;
 pub use stream::InProcessStream;
 
 use crate::amqp::{AmqpServer, Service};
@@ -43,6 +48,7 @@ pub struct Emulator {
     service: Arc<Service>,
     amqp: AmqpServer,
     blob: BlobServer,
+    network: Network,
 }
 
 /// Where a sent event went.
@@ -282,15 +288,20 @@ impl Emulator {
         BlobFaults::new(self.blob.faults().clone())
     }
 
-    /// Stops both servers: connections are closed with `amqp:connection:forced`, as when the
+    /// Stops all servers: connections are closed with `amqp:connection:forced`, as when the
     /// service moves a namespace, and requests under way may finish for a moment.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future ends everything at once.
     pub async fn stop(self) {
-        let Self { amqp, blob, .. } = self;
-        tokio::join!(amqp.stop(), blob.stop());
+        let Self {
+            amqp,
+            blob,
+            network,
+            ..
+        } = self;
+        tokio::join!(amqp.stop(), blob.stop(), network.stop());
     }
 
     fn hub(&self, name: &str) -> Result<Arc<Hub>, EmulatorError> {

@@ -134,3 +134,39 @@ async fn hours_pass_in_no_time_when_the_clock_is_driven() {
     assert!(times[1] - times[0] >= 3_600_000 && times[2] - times[1] < 3_700_000);
     client.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_links_and_then_their_connection_are_ended() {
+    let emulator = Emulator::builder()
+        .with_hub("hub", 1)
+        .with_driven_time(true)
+        .with_idle_rules(true)
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Connection::builder()
+        .container_id("test")
+        .open_with_stream(emulator.connect())
+        .await
+        .unwrap();
+    let session = Session::begin(&mut connection).await.unwrap();
+    let mut client = Client {
+        connection,
+        session,
+    };
+    let mut receiver = client.receiver("0", Reading::default()).await;
+    tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+    emulator.send("hub", Some("0"), "x").unwrap();
+    assert_eq!(text(&receive(&mut receiver).await), "x");
+    tokio::time::sleep(Duration::from_secs(29 * 60)).await;
+    assert_eq!(emulator.receiver_count("hub", "0").unwrap(), 1);
+    let error = receiver.recv::<Body<Value>>().await.unwrap_err();
+    let error = format!("{error:?}");
+    assert!(error.contains("Idle timeout: 00:30:00"), "{error}");
+    drop(receiver);
+    tokio::time::sleep(Duration::from_secs(4 * 60)).await;
+    assert_eq!(emulator.connection_count(), 1);
+    let error = client.connection.on_close().await.unwrap_err();
+    let error = format!("{error:?}");
+    assert!(error.contains("300000 milliseconds"), "{error}");
+}

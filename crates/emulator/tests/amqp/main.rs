@@ -7,7 +7,10 @@
     reason = "tests"
 )]
 
+mod control;
+mod faults;
 mod lifecycle;
+mod network;
 mod nodes;
 mod receiving;
 mod sending;

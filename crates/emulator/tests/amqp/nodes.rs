@@ -46,7 +46,7 @@ async fn management_describes_hub_and_partitions() {
 }
 
 /// One READ through plain links, so that the reply is seen as it is.
-async fn read(
+pub(crate) async fn read(
     client: &mut Client,
     kind: &str,
     partition: Option<&str>,

@@ -6,9 +6,11 @@ use bytes::{Buf, BytesMut};
 
 use super::violation::Violation;
 use super::{Connection, Phase};
+use crate::amqp::attach;
 use crate::amqp::codec::frame::{FrameType, next_frame};
 use crate::amqp::codec::incoming::{self, Begin, Open, Performative};
 use crate::amqp::codec::outgoing;
+use crate::amqp::fault_kinds::ResetStage;
 use crate::amqp::limits;
 use crate::amqp::session::{FIRST_OUTGOING_ID, Session};
 
@@ -53,6 +55,9 @@ impl Connection {
             return Ok(false);
         };
         buf.advance(header.len());
+        if self.reset_at(ResetStage::Header, None, None) {
+            return Ok(false);
+        }
         if header == AMQP_HEADER {
             self.core
                 .output
@@ -75,6 +80,9 @@ impl Connection {
     }
 
     fn on_sasl(&mut self, mechanism: &str) -> Result<(), Violation> {
+        if self.reset_at(ResetStage::Sasl, None, None) {
+            return Ok(());
+        }
         let is_known = MECHANISMS.contains(&mechanism);
         let outcome = if is_known { SASL_OK } else { SASL_AUTH };
         self.core
@@ -88,6 +96,9 @@ impl Connection {
     }
 
     fn on_performative(&mut self, channel: u16, frame: Performative) -> Result<(), Violation> {
+        if self.is_reset_by(channel, &frame) {
+            return Ok(());
+        }
         match (self.phase, frame) {
             (Phase::AwaitOpen, Performative::Open(open)) => self.on_open(&open),
             (Phase::Closing { .. }, Performative::Close) => self.phase = Phase::Closed,
@@ -104,6 +115,30 @@ impl Connection {
             _ => return Err(Violation::Unexpected("a frame before open")),
         }
         Ok(())
+    }
+
+    fn is_reset_by(&mut self, channel: u16, frame: &Performative) -> bool {
+        if !self.core.service.faults.is_armed() {
+            return false;
+        }
+        let place = |handle: u32| {
+            let session = self.sessions.get(&channel)?;
+            let (hub, partition) = session.place(handle);
+            Some((hub.map(str::to_owned), partition.map(str::to_owned)))
+        };
+        let (stage, place) = match frame {
+            Performative::Attach(attach) => (ResetStage::Attach, Some(attach::place(attach))),
+            Performative::Begin(_) => (ResetStage::Begin, None),
+            Performative::Close => (ResetStage::Close, None),
+            Performative::Detach(detach) => (ResetStage::Detach, place(detach.handle)),
+            Performative::Disposition(_) => (ResetStage::Disposition, None),
+            Performative::End => (ResetStage::End, None),
+            Performative::Flow(flow) => (ResetStage::Flow, flow.handle.and_then(place)),
+            Performative::Open(_) => (ResetStage::Open, None),
+            Performative::Transfer(transfer) => (ResetStage::Transfer, place(transfer.handle)),
+        };
+        let (hub, partition) = place.unwrap_or_default();
+        self.reset_at(stage, hub.as_deref(), partition.as_deref())
     }
 
     fn on_open(&mut self, open: &Open) {

@@ -17,7 +17,10 @@ use self::violation::Violation;
 use super::codec::frame::HEARTBEAT;
 use super::codec::outgoing;
 use super::consumer::Pumped;
-use super::errors::{AmqpError, condition, unauthorized};
+use super::errors::{AmqpError, condition, tracking, unauthorized};
+use super::fault_kinds::ResetStage;
+use super::fault_rules::Effect;
+use super::late::LateReplies;
 use super::limits;
 use super::link::{Link, LinkKind};
 use super::output::Output;
@@ -25,7 +28,7 @@ use super::sas::{Grants, now_s};
 use super::service::Service;
 use super::session::Session;
 use super::settlement::Settlements;
-use super::signal::{LinkKey, Signal};
+use super::signal::{EventLinks, LinkKey, Signal};
 
 /// How often tokens are looked at, if they are checked at all.
 const GRANT_CHECK: Duration = Duration::from_secs(1);
@@ -56,6 +59,10 @@ pub(crate) struct Core {
     pub(crate) max_frame: usize,
     pub(crate) settlements: Settlements,
     pub(crate) now: Instant,
+    /// A fault has ended the connection without a word.
+    pub(crate) is_cut: bool,
+    /// Replies a fault holds back.
+    pub(crate) late: LateReplies,
     ready: VecDeque<LinkKey>,
     /// Links that wait for the allowance of their event hub.
     throttled: Vec<(Instant, LinkKey)>,
@@ -98,6 +105,8 @@ pub(crate) struct Connection {
     heartbeat_every: Duration,
     last_written: Instant,
     next_grant_check: Option<Instant>,
+    next_idle_check: Option<Instant>,
+    last_with_links: Instant,
 }
 
 impl Connection {
@@ -107,6 +116,7 @@ impl Connection {
         signals: UnboundedSender<Signal>,
         now: Instant,
     ) -> Self {
+        let next_idle_check = service.ends_idle.then_some(now + limits::IDLE_CHECK);
         let next_grant_check = (service.keys.is_checking() && !service.broker.clock().is_driven())
             .then_some(now + GRANT_CHECK);
         Self {
@@ -118,6 +128,8 @@ impl Connection {
                 grants: Grants::default(),
                 max_frame: limits::MIN_MAX_FRAME as usize,
                 settlements: Settlements::default(),
+                is_cut: false,
+                late: LateReplies::default(),
                 now,
                 ready: VecDeque::new(),
                 throttled: Vec::new(),
@@ -128,6 +140,8 @@ impl Connection {
             open_deadline: now + limits::OPEN_DEADLINE,
             heartbeat_every: limits::HEARTBEAT,
             last_written: now,
+            next_idle_check,
+            last_with_links: now,
             next_grant_check,
         }
     }
@@ -147,6 +161,29 @@ impl Connection {
 
     pub(crate) fn is_finished(&self) -> bool {
         self.phase == Phase::Closed && !self.has_output()
+    }
+
+    /// Whether a fault wants it gone at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.core.is_cut
+    }
+
+    /// After how many more bytes of output a fault wants it gone.
+    pub(crate) fn reset_after(&self) -> Option<usize> {
+        self.core
+            .service
+            .faults
+            .take(None, None, |effect| match effect {
+                Effect::ResetAfterBytes(count) => Some(*count),
+                _ => None,
+            })
+    }
+
+    /// Ends without a word if a fault is set for this step.
+    fn reset_at(&mut self, stage: ResetStage, hub: Option<&str>, partition: Option<&str>) -> bool {
+        let effect = Effect::ResetAt(stage);
+        self.core.is_cut |= self.core.service.faults.strikes(hub, partition, &effect);
+        self.core.is_cut
     }
 
     pub(crate) fn note_written(&mut self, now: Instant) {
@@ -170,7 +207,9 @@ impl Connection {
         };
         let others = [
             self.core.settlements.next_due(),
+            self.core.late.next_due(),
             self.next_grant_check,
+            self.next_idle_check,
             self.core.throttled.iter().map(|(until, _)| *until).min(),
         ];
         others.into_iter().chain([base]).flatten().min()
@@ -197,6 +236,8 @@ impl Connection {
                         .write(|buf| buf.extend_from_slice(&HEARTBEAT));
                 }
                 self.check_grants(now);
+                self.send_late_replies(now);
+                self.end_idle(now);
             }
             _ if self.open_deadline <= now => {
                 self.fail(&Violation::OpenTimeout(limits::OPEN_DEADLINE));
@@ -208,7 +249,7 @@ impl Connection {
     /// Takes what the socket has read so far; an incomplete frame stays in `buf`.
     pub(crate) fn on_bytes(&mut self, buf: &mut BytesMut, now: Instant) {
         self.core.now = now;
-        loop {
+        while !self.core.is_cut {
             match self.step(buf) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -241,15 +282,27 @@ impl Connection {
                     session.detach_key(core, key, &error);
                 }
             }
-            Signal::DetachReceivers {
-                hub,
-                partition,
+            Signal::DetachLinks {
+                scope,
+                links,
                 error,
             } => {
                 for session in self.sessions.values_mut() {
-                    session.detach_receivers(core, &hub, partition.as_deref(), &error);
+                    session.detach_links(core, &scope, links, &error);
                 }
             }
+            Signal::ExpireTokens(scope) => {
+                core.grants = Grants::default();
+                let error = unauthorized("Listen", "$cbs");
+                for session in self.sessions.values_mut() {
+                    session.detach_links(core, &scope, EventLinks::Both, &error);
+                }
+            }
+            Signal::BadFrame(frame) if self.phase == Phase::Open => {
+                core.output
+                    .write(|buf| buf.extend_from_slice(frame.bytes()));
+            }
+            Signal::BadFrame(_) => {}
             Signal::EndSessions(error) => {
                 for session in self.sessions.values_mut().filter(|s| !s.is_ended()) {
                     session.end(core, Some(&error));
@@ -293,6 +346,37 @@ impl Connection {
                 && let Some(link) = session.link_mut(key)
             {
                 core.make_ready(key.channel, key.handle, link);
+            }
+        }
+    }
+
+    /// Ends what nobody uses.
+    fn end_idle(&mut self, now: Instant) {
+        if self.next_idle_check.is_none_or(|due| due > now) {
+            return;
+        }
+        self.next_idle_check = Some(now + limits::IDLE_CHECK);
+        if self.sessions.values().any(Session::has_links) {
+            self.last_with_links = now;
+        }
+        for session in self.sessions.values_mut() {
+            session.detach_idle(&mut self.core);
+        }
+        if self.last_with_links + limits::CONNECTION_IDLE <= now {
+            let text = format!(
+                "The connection was inactive for more than the allowed {} milliseconds and is \
+                 closed by container 'LinkTracker'. {}",
+                limits::CONNECTION_IDLE.as_millis(),
+                tracking("connection")
+            );
+            self.close(Some(&AmqpError::new(condition::CONNECTION_FORCED, text)));
+        }
+    }
+
+    fn send_late_replies(&mut self, now: Instant) {
+        while let Some((key, reply)) = self.core.late.take_due(now) {
+            if let Some(session) = self.sessions.get_mut(&key.channel) {
+                session.reply(&mut self.core, key, reply);
             }
         }
     }

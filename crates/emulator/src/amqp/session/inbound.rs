@@ -1,16 +1,20 @@
 //! Frames of a peer that move messages and credit.
 
+use bytes::Bytes;
+
 use super::{Session, SessionResult};
 use crate::amqp::codec::incoming::{Disposition, Flow, Transfer};
 use crate::amqp::codec::outgoing::{self, Outcome};
 use crate::amqp::connection::Core;
 use crate::amqp::errors::{AmqpError, condition};
+use crate::amqp::fault_kinds::ReplyFault;
+use crate::amqp::fault_rules::Effect;
 use crate::amqp::limits::INCOMING_WINDOW;
 use crate::amqp::link::{Arrived, LinkKind, Node};
-use crate::amqp::publisher::publish;
-use crate::amqp::request::Request;
+use crate::amqp::publisher::publish_disturbed;
+use crate::amqp::request::{Request, reply_fault, shorten};
+use crate::amqp::signal::LinkKey;
 use crate::amqp::{cbs, management};
-use crate::broker::lock;
 
 impl Session {
     pub(crate) fn on_flow(&mut self, core: &mut Core, flow: &Flow) {
@@ -31,6 +35,7 @@ impl Session {
         let Some(link) = self.links.get_mut(&handle) else {
             return;
         };
+        link.last_traffic = core.now;
         let credit = match &mut link.kind {
             LinkKind::Consumer(consumer) => &mut consumer.credit,
             LinkKind::Replies(replies) => &mut replies.credit,
@@ -70,8 +75,15 @@ impl Session {
                 "a transfer on a handle without a link",
             )
         })?;
-        let incoming = match &mut link.kind {
-            LinkKind::Requests { incoming, .. } | LinkKind::Publisher { incoming, .. } => incoming,
+        link.last_traffic = core.now;
+        let (incoming, is_withheld) = match &mut link.kind {
+            LinkKind::Requests { incoming, .. } => (incoming, false),
+            LinkKind::Publisher { target, incoming } => {
+                let (hub, partition) = target.place();
+                let faults = &core.service.faults;
+                let is_withheld = faults.strikes(hub, partition, &Effect::WithholdCredit);
+                (incoming, is_withheld)
+            }
             LinkKind::Detached | LinkKind::Unanswered => return Ok(()),
             LinkKind::Consumer(_) | LinkKind::Replies(_) => {
                 return Err(AmqpError::new(
@@ -83,7 +95,7 @@ impl Session {
         match incoming.take(transfer) {
             Ok(None) => {}
             Ok(Some(arrived)) => {
-                let is_low = !lock(&core.service.faults).withhold_credit && incoming.refill();
+                let is_low = !is_withheld && incoming.refill();
                 self.on_message(core, handle, &arrived);
                 if is_low {
                     self.send_link_flow(core, handle);
@@ -102,7 +114,10 @@ impl Session {
             return;
         };
         let outcome = match &link.kind {
-            LinkKind::Publisher { target, .. } => publish(target, arrived, core.now),
+            LinkKind::Publisher { target, .. } => match publish_disturbed(core, target, arrived) {
+                Some(outcome) => outcome,
+                None => return,
+            },
             LinkKind::Requests { node, .. } => self.on_request(core, *node, arrived),
             _ => return,
         };
@@ -124,10 +139,15 @@ impl Session {
                 return Outcome::Rejected(AmqpError::new(condition::MESSAGE_SIZE, "too large"));
             }
         };
-        let reply = match node {
-            Node::Cbs => cbs::answer(&request, &core.service, &mut core.grants),
-            Node::Management => management::answer(&request, &core.service, &core.grants),
+        let fault = reply_fault(core, node, &request);
+        let mut reply = match (&fault, node) {
+            (Some(ReplyFault::Status { status }), _) => cbs::answer_with(*status),
+            (_, Node::Cbs) => cbs::answer(&request, &core.service, &mut core.grants),
+            (_, Node::Management) => management::answer(&request, &core.service, &core.grants),
         };
+        if node == Node::Management {
+            shorten(core, &request, &mut reply);
+        }
         let Some(handle) = self.reply_link(node, request.reply_to.as_deref()) else {
             tracing::warn!(
                 connection = core.id,
@@ -136,21 +156,46 @@ impl Session {
             );
             return Outcome::Accepted;
         };
-        let Some(link) = self.links.get_mut(&handle) else {
+        let Some(link) = self.links.get(&handle) else {
             return Outcome::Accepted;
         };
+        let key = LinkKey {
+            channel: self.channel,
+            handle,
+            serial: link.serial,
+        };
+        match fault {
+            Some(ReplyFault::Lost {}) => {}
+            Some(ReplyFault::Late { delay }) => {
+                core.late.push(core.now + delay, key, request.reply(&reply));
+            }
+            Some(ReplyFault::WrongCorrelation {}) => {
+                self.reply(core, key, request.astray().reply(&reply));
+            }
+            Some(ReplyFault::Status { .. }) | None => {
+                self.reply(core, key, request.reply(&reply));
+            }
+        }
+        Outcome::Accepted
+    }
+
+    /// Puts a reply in line on its link, if that is still there.
+    pub(crate) fn reply(&mut self, core: &mut Core, key: LinkKey, reply: Bytes) {
+        let channel = self.channel;
+        let Some(link) = self.link_mut(key) else {
+            return;
+        };
         if let LinkKind::Replies(replies) = &mut link.kind
-            && !replies.push(request.reply(&reply))
+            && !replies.push(reply)
         {
             let error = AmqpError::new(
                 condition::RESOURCE_LIMIT,
                 "too many replies wait for credit",
             );
-            self.detach_link(core, handle, &error);
-            return Outcome::Accepted;
+            self.detach_link(core, key.handle, &error);
+            return;
         }
-        core.make_ready(self.channel, handle, link);
-        Outcome::Accepted
+        core.make_ready(channel, key.handle, link);
     }
 
     /// The link a reply goes to: of the same node, by preference the one the request names.

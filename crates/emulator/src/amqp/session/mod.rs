@@ -12,10 +12,10 @@ use super::codec::outgoing::{self, AttachAnswer};
 use super::connection::Core;
 use super::delivery::Windows;
 use super::errors::{AmqpError, condition};
+use super::fault_rules::Effect;
 use super::limits::{INCOMING_WINDOW, MAX_LINK_NAME, MAX_LINKS_PER_SESSION, MAX_MESSAGE};
 use super::link::{Link, LinkKind};
 use super::signal::LinkKey;
-use crate::broker::lock;
 
 /// PROTOCOL: what the service starts with.
 pub(crate) const FIRST_OUTGOING_ID: u32 = 1;
@@ -87,7 +87,10 @@ impl Session {
             handle: attach.handle,
             serial,
         };
-        let (kind, resource) = if lock(&core.service.faults).ignore_attaches {
+        let (hub, partition) = attach::place(attach);
+        let (hub, partition) = (hub.as_deref(), partition.as_deref());
+        let faults = &core.service.faults;
+        let (kind, resource) = if faults.strikes(hub, partition, &Effect::IgnoreAttach) {
             (LinkKind::Unanswered, None)
         } else {
             match attach::decide(attach, key, core) {
@@ -116,6 +119,7 @@ impl Session {
             name: attach.name.clone(),
             resource,
             is_ready: false,
+            last_traffic: core.now,
             kind,
         };
         self.links.insert(attach.handle, link);
@@ -124,6 +128,19 @@ impl Session {
             self.send_link_flow(core, attach.handle);
         }
         Ok(())
+    }
+
+    /// Whether any link is up.
+    pub(crate) fn has_links(&self) -> bool {
+        let is_up = |link: &Link| !matches!(link.kind, LinkKind::Detached);
+        self.links.values().any(is_up)
+    }
+
+    /// The event hub and the partition of a link, for the scopes of faults.
+    pub(crate) fn place(&self, handle: u32) -> (Option<&str>, Option<&str>) {
+        self.links
+            .get(&handle)
+            .map_or((None, None), |link| link.kind.place())
     }
 
     /// A receiver that was woken by the broker or put itself in line.

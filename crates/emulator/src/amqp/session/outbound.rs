@@ -1,5 +1,7 @@
 //! What a session sends on its own: deliveries and flows.
 
+use tokio::time::Instant;
+
 use super::Session;
 use crate::amqp::codec::outgoing::{self, LinkFlow, SessionFlow};
 use crate::amqp::connection::Core;
@@ -26,10 +28,17 @@ impl Session {
             return Pumped::Idle;
         };
         link.is_ready = false;
+        let waiting = core.output.len();
         let (pumped, credit) = match &mut link.kind {
             LinkKind::Consumer(consumer) => {
                 route.settled = consumer.settled;
-                let pumped = consumer.pump(&mut self.windows, route, &mut core.output, core.now);
+                let pumped = consumer.pump(
+                    &mut self.windows,
+                    route,
+                    &core.service.faults,
+                    &mut core.output,
+                    core.now,
+                );
                 (pumped, &mut consumer.credit)
             }
             LinkKind::Replies(replies) => {
@@ -39,6 +48,9 @@ impl Session {
             }
             _ => return Pumped::Idle,
         };
+        if core.output.len() > waiting {
+            link.last_traffic = Instant::now();
+        }
         if pumped == Pumped::Idle && credit.drain {
             credit.drain_rest();
             self.send_flow(core, key.handle, true);

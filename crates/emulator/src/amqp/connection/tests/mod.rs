@@ -437,7 +437,8 @@ fn channels_links_and_begins_are_bounded() {
 #[test]
 fn more_transfers_than_credit_detach_the_link() {
     let mut peer = Peer::opened();
-    peer.service.faults.lock().unwrap().withhold_credit = true;
+    let withhold = crate::amqp::fault_rules::Effect::WithholdCredit;
+    peer.service.faults.switch(&withhold, true);
     peer.attach(0, false, "hub");
     peer.output();
     peer.send(0, 0, false, &data("x"));

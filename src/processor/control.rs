@@ -316,6 +316,7 @@ fn is_fatal_store(kind: StoreErrorKind) -> bool {
         kind,
         StoreErrorKind::ContainerNotFound
             | StoreErrorKind::InvalidValue
+            | StoreErrorKind::Rejected
             | StoreErrorKind::Unauthorized
     )
 }

@@ -142,6 +142,7 @@ async fn an_outage_of_the_store_stops_neither_reading_nor_the_processor() {
 async fn a_configuration_that_cannot_work_ends_run_at_the_start() {
     for (kind, is_fatal) in [
         (StoreErrorKind::ContainerNotFound, true),
+        (StoreErrorKind::Rejected, true),
         (StoreErrorKind::Unauthorized, true),
         (StoreErrorKind::Unavailable, false),
         (StoreErrorKind::Busy, false),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{
+    Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,8 +40,14 @@ impl AmqpServer {
     pub(crate) fn start(listeners: Vec<(TcpListener, Transport)>, service: Arc<Service>) -> Self {
         let shutdown = CancellationToken::new();
         let (connect, in_process) = unbounded_channel();
+        let (clients, accepted) = channel(1);
+        let mut listening = JoinSet::new();
+        for (listener, transport) in listeners {
+            listening.spawn(accept_on(listener, transport, clients.clone()));
+        }
         let task = tokio::spawn(accept_loop(
-            listeners,
+            listening,
+            accepted,
             in_process,
             service,
             shutdown.clone(),
@@ -97,17 +105,13 @@ async fn accept_on(listener: TcpListener, transport: Transport, accepted: Sender
 }
 
 async fn accept_loop(
-    listeners: Vec<(TcpListener, Transport)>,
+    mut listening: JoinSet<()>,
+    mut accepted: Receiver<Accepted>,
     mut in_process: UnboundedReceiver<DuplexStream>,
     service: Arc<Service>,
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let (clients, mut accepted) = channel(1);
-    let mut listening = JoinSet::new();
-    for (listener, transport) in listeners {
-        listening.spawn(accept_on(listener, transport, clients.clone()));
-    }
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,

@@ -4,7 +4,7 @@ mod blob;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod memory;
-mod validate;
+pub(crate) mod validate;
 
 pub use blob::{BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
 pub use memory::InMemoryCheckpointStore;

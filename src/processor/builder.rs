@@ -13,7 +13,7 @@ use super::handler::{ErasedHandler, EventHandler};
 use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 use super::pump::Shared;
 use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
-use crate::checkpoint::CheckpointStore;
+use crate::checkpoint::{CheckpointStore, validate};
 use crate::error::BuildError;
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
 use crate::transport::Transport;
@@ -27,9 +27,6 @@ pub struct EventProcessorBuilder {
     store: Arc<dyn CheckpointStore>,
     options: ProcessorOptions,
 }
-
-/// Longest owner id: what every peer reads and no metadata limit refuses.
-const MAX_OWNER_ID_LEN: usize = 128;
 
 impl EventProcessorBuilder {
     pub(crate) fn new(
@@ -272,23 +269,14 @@ impl EventProcessorBuilder {
     }
 }
 
-/// INTEROP: the id travels in an HTTP header and every SDK compares it, so it is what all of them carry unchanged.
+/// Refuses what a store would refuse, before anything runs.
 fn valid_owner_id(owner_id: &OwnerId, option: &'static str) -> Result<OwnerId, BuildError> {
-    let text = owner_id.as_str();
-    let is_valid = (1..=MAX_OWNER_ID_LEN).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
-        && text.trim() == text;
-    if is_valid {
-        Ok(owner_id.clone())
-    } else {
-        Err(BuildError::InvalidOption {
+    match validate::owner_id(owner_id) {
+        Ok(()) => Ok(owner_id.clone()),
+        Err(error) => Err(BuildError::InvalidOption {
             option,
-            reason: format!(
-                "{owner_id:?} is not 1 to {MAX_OWNER_ID_LEN} visible ASCII characters without spaces around"
-            ),
-        })
+            reason: format!("{owner_id:?}: {error}"),
+        }),
     }
 }
 

@@ -219,7 +219,10 @@ impl Control {
                 self.reporter.report(ProcessingError::EventHub(error));
                 false
             }
-            Err(_) => false,
+            Err(error) => {
+                tracing::error!(target: telemetry::PROCESSOR, %error, "reading the partitions ended out of turn");
+                false
+            }
         }
     }
 

@@ -125,8 +125,16 @@ async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> 
 
 /// Gives back what the records say is ours: finds writes whose outcome we never learnt.
 async fn give_back_listed(shared: &Arc<Shared>) {
-    let Ok(listing) = shared.store.list_ownership(&shared.scope).await else {
-        return;
+    let listing = match shared.store.list_ownership(&shared.scope).await {
+        Ok(listing) => listing,
+        Err(error) => {
+            tracing::warn!(
+                target: telemetry::LOAD_BALANCER,
+                error = %telemetry::chain(&error),
+                "ownership that may still be in our name was not looked for; it expires"
+            );
+            return;
+        }
     };
     let leaving = leaving_id(&shared.owner_id);
     let mut seen = BTreeSet::new();

@@ -185,6 +185,7 @@ impl AmqpTransport {
         }
     }
 
+    /// Opens a sender on the leased connection. A refused token is replaced once.
     async fn try_open_sender(
         &self,
         lease: &Lease,
@@ -192,10 +193,17 @@ impl AmqpTransport {
         deadline: &Deadline,
     ) -> Result<AmqpSender, Failure> {
         let connection = lease.connection();
-        let audience = self.endpoint.hub_audience();
-        connection.cbs.authorize(audience, false, deadline).await?;
         let address = self.endpoint.sender_address(partition_id);
-        AmqpSender::attach(connection, &address, &self.options, &self.closed, deadline).await
+        let mut again = false;
+        loop {
+            let audience = self.endpoint.hub_audience();
+            connection.cbs.authorize(audience, again, deadline).await?;
+            let (options, closed) = (&self.options, &self.closed);
+            match AmqpSender::attach(connection, &address, options, closed, deadline).await {
+                Err(failure) if !again && is_unauthorized(&failure) => again = true,
+                result => return result,
+            }
+        }
     }
 
     fn deadline(&self) -> Deadline {

@@ -161,6 +161,11 @@ async fn refusals_come_with_their_condition() {
         .refuse_attaches(HUB, Some("0"), "amqp:unauthorized-access", "claims", 1);
     let receiver = client.open_receiver(at("0", EventPosition::Earliest)).await;
     receiver.unwrap().close().await;
+    emulator
+        .faults()
+        .refuse_attaches(HUB, Some("0"), "amqp:unauthorized-access", "claims", 1);
+    let sender = client.open_sender(Some(&"0".into())).await;
+    sender.unwrap().close().await;
     assert_eq!(emulator.connection_count(), 1);
     client.close().await;
 }

@@ -250,7 +250,7 @@ impl CheckpointStore for InMemoryCheckpointStore {
 fn stored(record: &Record<Checkpoint>) -> StoredCheckpoint {
     StoredCheckpoint {
         checkpoint: record.value.clone(),
-        etag: record.etag.clone(),
+        etag: Some(record.etag.clone()),
     }
 }
 

@@ -52,13 +52,23 @@ pub struct OwnershipListing {
     pub ownerships: Vec<Ownership>,
 }
 
-/// A checkpoint record with its version.
+/// A checkpoint as a store holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCheckpoint {
-    /// The record.
+    /// The position.
     pub checkpoint: Checkpoint,
-    /// Its version, for the next conditional write.
-    pub etag: ETag,
+    /// Version of the record, for the next conditional write. `None` where the position comes from elsewhere, such
+    /// as a record in an older format: there is nothing to replace yet, and the next write creates.
+    pub etag: Option<ETag>,
+}
+
+impl StoredCheckpoint {
+    /// The condition under which a write replaces exactly this checkpoint.
+    #[must_use]
+    pub fn condition(&self) -> WriteCondition {
+        let etag = self.etag.clone();
+        etag.map_or(WriteCondition::Absent, WriteCondition::Matches)
+    }
 }
 
 /// Keeps ownership and checkpoint records. One store may serve many groups.

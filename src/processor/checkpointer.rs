@@ -145,7 +145,7 @@ impl Checkpointer {
         *stored = match &found {
             Some(StoredCheckpoint { checkpoint, etag }) => Stored {
                 sequence_number: checkpoint.sequence_number,
-                version: Some(etag.clone()),
+                version: etag.clone(),
             },
             None => Stored::default(),
         };

@@ -127,7 +127,7 @@ impl Records {
         (
             offset.unwrap().as_str().to_owned(),
             sequence_number.unwrap(),
-            stored.etag,
+            stored.etag.unwrap(),
         )
     }
 }

@@ -207,9 +207,7 @@ impl CheckpointStore for BuggyStore {
                 .inner
                 .checkpoint(scope, &checkpoint.partition_id)
                 .await?;
-            let newer = found.map_or(WriteCondition::Absent, |found| {
-                WriteCondition::Matches(found.etag)
-            });
+            let newer = found.map_or(WriteCondition::Absent, |found| found.condition());
             return self
                 .inner
                 .update_checkpoint(scope, checkpoint, &newer)

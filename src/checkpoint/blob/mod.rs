@@ -323,7 +323,7 @@ impl CheckpointStore for BlobCheckpointStore {
         let checkpoint = metadata::read_checkpoint(partition_id, &record.metadata)?;
         Ok(Some(StoredCheckpoint {
             checkpoint,
-            etag: record.etag,
+            etag: Some(record.etag),
         }))
     }
 

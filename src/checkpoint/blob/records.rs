@@ -37,7 +37,7 @@ pub(super) fn checkpoints(prefix: &str, listing: Listing) -> Vec<StoredCheckpoin
             match metadata::read_checkpoint(&partition_id, &record.metadata) {
                 Ok(checkpoint) => Some(StoredCheckpoint {
                     checkpoint,
-                    etag: record.etag,
+                    etag: Some(record.etag),
                 }),
                 Err(error) => {
                     tracing::warn!(blob = record.name, %error, "leaving out a checkpoint");

@@ -262,6 +262,6 @@ fn stored(partition: Partition, blob: &CheckpointBlob) -> StoredCheckpoint {
             offset: Some((blob.seq * 100).to_string().into()),
             sequence_number: Some(blob.seq),
         },
-        etag: tag(blob.version),
+        etag: Some(tag(blob.version)),
     }
 }

@@ -288,6 +288,7 @@ mod tests {
             partition_id: "3".into(),
             offset: Some("7".into()),
             sequence_number: Some(1),
+            client_identifier: None,
         };
         store
             .clone()

@@ -58,6 +58,9 @@ pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Result<(&str, i64), StoreEr
             "the sequence number in the checkpoint of partition {partition} is negative"
         )));
     }
+    if let Some(client_identifier) = &checkpoint.client_identifier {
+        owner_id(client_identifier)?;
+    }
     Ok((offset, sequence_number))
 }
 
@@ -91,6 +94,7 @@ mod tests {
             partition_id: "0".into(),
             offset: offset.map(Into::into),
             sequence_number,
+            client_identifier: None,
         }
     }
 

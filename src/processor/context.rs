@@ -121,6 +121,7 @@ impl PartitionContext {
             partition_id: self.inner.partition_id.clone(),
             offset: Some(event.offset().clone()),
             sequence_number: Some(event.sequence_number()),
+            client_identifier: Some(self.inner.owner_id.clone()),
         };
         self.inner.checkpointer.write(&checkpoint).await
     }

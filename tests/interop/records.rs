@@ -104,6 +104,7 @@ impl Records {
             partition_id: PartitionId::new(partition),
             offset: Some(Offset::new(offset)),
             sequence_number: Some(number),
+            client_identifier: None,
         };
         let outcome = self
             .store

@@ -9,7 +9,7 @@ use crate::model::{Checkpoint, Offset, OwnerId, PartitionId};
 const OWNER_ID: &str = "ownerid";
 const OFFSET: &str = "offset";
 const SEQUENCE_NUMBER: &str = "sequencenumber";
-/// INTEROP: .NET's `BlobMetadataKey.ClientIdentifier`; no reader looks at it.
+/// INTEROP: .NET's `BlobMetadataKey.ClientIdentifier`. No other SDK reads or keeps it.
 const CLIENT_IDENTIFIER: &str = "clientidentifier";
 /// Set on directories of accounts with a hierarchical namespace.
 const IS_FOLDER: &str = "hdi_isfolder";
@@ -78,21 +78,21 @@ pub(super) fn read_checkpoint(
         partition_id: partition_id.clone(),
         offset,
         sequence_number,
+        client_identifier: value(metadata, CLIENT_IDENTIFIER)
+            .map(OwnerId::new)
+            .filter(|client_identifier| validate::owner_id(client_identifier).is_ok()),
     })
 }
 
-/// The metadata of a checkpoint record: always both keys, since a record that lacks one stops the consumer
-/// groups of other SDKs.
-pub(super) fn write_checkpoint(
-    checkpoint: &Checkpoint,
-    client_identifier: Option<&OwnerId>,
-) -> Result<Metadata, StoreError> {
+/// The metadata of a checkpoint record: always both positions, since a record that lacks one stops the consumer
+/// groups of other SDKs, and who wrote it if that is known.
+pub(super) fn write_checkpoint(checkpoint: &Checkpoint) -> Result<Metadata, StoreError> {
     let (offset, sequence_number) = validate::checkpoint(checkpoint)?;
     let mut metadata = HashMap::from([
         (OFFSET.to_owned(), offset.to_owned()),
         (SEQUENCE_NUMBER.to_owned(), sequence_number.to_string()),
     ]);
-    if let Some(client_identifier) = client_identifier {
+    if let Some(client_identifier) = &checkpoint.client_identifier {
         metadata.insert(CLIENT_IDENTIFIER.to_owned(), client_identifier.to_string());
     }
     Ok(metadata)
@@ -243,13 +243,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_reads_back(offset in "[!-~]{1,40}", number in 0i64..) {
+        fn whatever_is_written_reads_back(offset in "[!-~]{1,40}", number in 0i64.., has_author: bool) {
             let checkpoint = Checkpoint {
                 partition_id: "0".into(),
                 offset: Some(offset.into()),
                 sequence_number: Some(number),
+                client_identifier: has_author.then(|| "me".into()),
             };
-            let Ok(written) = write_checkpoint(&checkpoint, Some(&"me".into())) else { return Ok(()) };
+            let Ok(written) = write_checkpoint(&checkpoint) else { return Ok(()) };
             prop_assert_eq!(read_checkpoint(&"0".into(), &written).unwrap(), checkpoint);
             prop_assert!(holds(&written, &written));
         }

@@ -336,8 +336,7 @@ impl CheckpointStore for BlobCheckpointStore {
         if let WriteCondition::Matches(etag) = condition {
             validate::etag(etag)?;
         }
-        let client_identifier = self.shared.options.client_identifier.as_ref();
-        let metadata = metadata::write_checkpoint(checkpoint, client_identifier)?;
+        let metadata = metadata::write_checkpoint(checkpoint)?;
         let name = self.names(scope)?.checkpoint(&checkpoint.partition_id)?;
         let write = Write {
             container: &self.shared.container,

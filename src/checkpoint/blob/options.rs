@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::credential::ConnectionStringError;
-use crate::model::OwnerId;
 
 /// How names of namespace, event hub and consumer group become part of blob names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,9 +34,6 @@ pub struct BlobCheckpointStoreOptions {
     /// Whether a request that failed in a transient way is sent once more. Default `true`. The load balancer
     /// comes round again anyway, so more than one retry only delays it.
     pub retry_once: bool,
-    /// Written as `clientidentifier` into checkpoints, where .NET puts the identity of its processor. Default
-    /// `None`: nothing is written. Every SDK ignores it when reading; it tells an operator who wrote last.
-    pub client_identifier: Option<OwnerId>,
 }
 
 impl Default for BlobCheckpointStoreOptions {
@@ -48,7 +44,6 @@ impl Default for BlobCheckpointStoreOptions {
             try_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(15),
             retry_once: true,
-            client_identifier: None,
         }
     }
 }
@@ -89,13 +84,6 @@ impl BlobCheckpointStoreOptions {
         self
     }
 
-    /// Sets [`client_identifier`](Self::client_identifier).
-    #[must_use]
-    pub fn with_client_identifier(mut self, client_identifier: impl Into<OwnerId>) -> Self {
-        self.client_identifier = Some(client_identifier.into());
-        self
-    }
-
     pub(super) fn check(&self) -> Result<(), BlobStoreConfigError> {
         let invalid = |option, reason| BlobStoreConfigError::InvalidOption { option, reason };
         let is_version = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -112,13 +100,6 @@ impl BlobCheckpointStoreOptions {
             return Err(invalid(
                 "operation_timeout",
                 "it must not be shorter than try_timeout",
-            ));
-        }
-        let identifier = self.client_identifier.as_ref();
-        if identifier.is_some_and(|id| super::super::validate::owner_id(id).is_err()) {
-            return Err(invalid(
-                "client_identifier",
-                "it must be 1 to 128 visible ASCII characters",
             ));
         }
         Ok(())

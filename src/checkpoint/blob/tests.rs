@@ -63,7 +63,6 @@ fn impossible_settings_are_refused() {
             "operation_timeout",
             defaults().with_operation_timeout(std::time::Duration::from_secs(1)),
         ),
-        ("client_identifier", defaults().with_client_identifier(" x")),
     ] {
         let error = BlobCheckpointStore::from_connection_string_with_options(
             connection_string,

@@ -19,7 +19,8 @@ pub async fn a_missing_checkpoint_is_none(store: &dyn CheckpointStore) {
     );
 }
 
-/// Offset and sequence number come back as they were written, also where the offset is no number.
+/// Offset and sequence number come back as they were written, also where the offset is no number, and so does the
+/// name of the writer.
 pub async fn a_checkpoint_reads_back(store: &dyn CheckpointStore) {
     let scope = fresh_scope();
     for (partition, offset, number) in [
@@ -50,9 +51,24 @@ pub async fn a_checkpoint_reads_back(store: &dyn CheckpointStore) {
             "reading shows the version of the write"
         );
     }
+    let signed = Checkpoint {
+        client_identifier: Some("me".into()),
+        ..position("3", "1", 1)
+    };
+    let written = store
+        .update_checkpoint(&scope, &signed, &WriteCondition::Absent)
+        .await;
+    ok(written, "write a checkpoint with the name of its writer");
+    assert_eq!(
+        read(store, &scope, "3")
+            .await
+            .map(|stored| stored.checkpoint),
+        Some(signed),
+        "the name of the writer reads back"
+    );
     let mut listed = ok(store.list_checkpoints(&scope).await, "list checkpoints");
     listed.sort_by(|a, b| a.checkpoint.partition_id.cmp(&b.checkpoint.partition_id));
-    assert_eq!(listed.len(), 3, "all checkpoints are listed");
+    assert_eq!(listed.len(), 4, "all checkpoints are listed");
     assert_eq!(
         listed[2].checkpoint,
         position("2", "17:8589934592:1", i64::MAX),
@@ -158,6 +174,7 @@ pub async fn unreadable_checkpoints_are_refused(store: &dyn CheckpointStore) {
             partition_id: "0".into(),
             offset: offset.map(Into::into),
             sequence_number,
+            client_identifier: None,
         };
         for condition in [WriteCondition::Absent, WriteCondition::Unconditional] {
             let outcome = store

@@ -26,6 +26,7 @@ pub(super) fn position(partition_id: &str, offset: &str, sequence_number: i64) -
         partition_id: partition_id.into(),
         offset: Some(offset.into()),
         sequence_number: Some(sequence_number),
+        client_identifier: None,
     }
 }
 

@@ -25,6 +25,7 @@ async fn foreign_write(store: &FlakyStore, sequence_number: i64) {
         partition_id: "0".into(),
         offset: Some((sequence_number * 100).to_string().into()),
         sequence_number: Some(sequence_number),
+        client_identifier: None,
     };
     store
         .inner

@@ -55,6 +55,7 @@ async fn checkpoint(
         partition_id: "0".into(),
         offset: Some("100".into()),
         sequence_number: Some(7),
+        client_identifier: None,
     };
     store
         .update_checkpoint(&scope(), &checkpoint, &condition)

@@ -239,6 +239,7 @@ async fn what_is_written_is_what_others_read(endpoint: &Endpoint) {
         partition_id: "0".into(),
         offset: Some("8589934592".into()),
         sequence_number: Some(12),
+        client_identifier: None,
     };
     for condition in [WriteCondition::Absent, WriteCondition::Unconditional] {
         store
@@ -287,6 +288,7 @@ async fn a_missing_container_is_no_lost_race(endpoint: &Endpoint) {
         partition_id: "0".into(),
         offset: Some("1".into()),
         sequence_number: Some(1),
+        client_identifier: None,
     };
     let (scope, me) = (scope(), "me".into());
     let matches = WriteCondition::Matches("0x1".into());

@@ -261,6 +261,7 @@ fn stored(partition: Partition, blob: &CheckpointBlob) -> StoredCheckpoint {
             partition_id: partition.to_string().into(),
             offset: Some((blob.seq * 100).to_string().into()),
             sequence_number: Some(blob.seq),
+            client_identifier: None,
         },
         etag: Some(tag(blob.version)),
     }

@@ -5,6 +5,9 @@ pub mod checkpoint;
 mod client;
 pub mod credential;
 pub mod error;
+#[cfg(feature = "unstable-fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod model;
 mod processor;
 mod retry;

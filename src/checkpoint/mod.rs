@@ -3,6 +3,8 @@
 mod blob;
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod memory;
 pub(crate) mod validate;
 

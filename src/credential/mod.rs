@@ -1,6 +1,8 @@
 //! Who we are: connection strings, keys, signatures and tokens. Secrets never print.
 
 mod event_hubs;
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod pairs;
 mod sas;
 mod secret;

@@ -3,6 +3,8 @@
 mod amqp;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 
 use std::fmt;
 use std::num::NonZeroU32;

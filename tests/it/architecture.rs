@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("credential", &["error", "model"]),
     ("error", &["model"]),
+    ("fuzz", &["checkpoint", "credential", "transport"]),
     ("model", &[]),
     (
         "processor",

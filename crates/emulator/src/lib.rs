@@ -26,6 +26,9 @@ mod blob;
 mod broker;
 mod control;
 mod emulator;
+#[cfg(feature = "unstable-fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod storage;
 
 pub use emulator::{

@@ -54,6 +54,7 @@ impl Container {
         container_name: &str,
         credential: StorageCredential,
         options: &BlobCheckpointStoreOptions,
+        http: BoundedClient,
     ) -> Result<Self, BlobStoreConfigError> {
         let mut url = account_url.clone();
         url.path_segments_mut()
@@ -63,7 +64,7 @@ impl Container {
         let mut client_options = ClientOptions {
             // Retries are made here, where it is known which of them may hide a write that took effect.
             retry: RetryOptions::none(),
-            transport: Some(Transport::new(Arc::new(BoundedClient::new()))),
+            transport: Some(Transport::new(Arc::new(http))),
             user_agent: UserAgentOptions {
                 application_id: Some("eventhubs-processor".to_owned()),
             },

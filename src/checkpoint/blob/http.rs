@@ -30,6 +30,12 @@ impl BoundedClient {
             })),
         }
     }
+
+    /// The same bounds over another client.
+    #[cfg(feature = "unstable-fuzz")]
+    pub(super) fn over(inner: Arc<dyn HttpClient>) -> Self {
+        Self { inner }
+    }
 }
 
 #[async_trait]

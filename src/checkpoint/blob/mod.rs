@@ -2,6 +2,8 @@
 
 mod client;
 mod errors;
+#[cfg(feature = "unstable-fuzz")]
+pub(super) mod fuzz;
 mod http;
 mod metadata;
 mod names;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use self::client::{Container, Deadline};
+use self::http::BoundedClient;
 use self::names::BlobNames;
 pub use self::options::{BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
 use self::requests::Listing;
@@ -115,11 +118,28 @@ impl BlobCheckpointStore {
         credential: StorageCredential,
         options: BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
+        Self::over(
+            account_url,
+            container_name,
+            credential,
+            options,
+            BoundedClient::new(),
+        )
+    }
+
+    /// As [`new`](Self::new), over a given HTTP client.
+    fn over(
+        account_url: &str,
+        container_name: &str,
+        credential: StorageCredential,
+        options: BlobCheckpointStoreOptions,
+        http: BoundedClient,
+    ) -> Result<Self, BlobStoreConfigError> {
         options.check()?;
         check_container_name(container_name)?;
         let url = parse_endpoint(account_url)
             .map_err(|reason| BlobStoreConfigError::InvalidAccountUrl { reason })?;
-        let container = Container::new(&url, container_name, credential, &options)?;
+        let container = Container::new(&url, container_name, credential, &options, http)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 container,

@@ -160,7 +160,11 @@ impl Connection {
         let vitals = Vitals::default();
         let guarded = Guarded::new(
             stream,
-            FrameGuard::new(options.max_frame_size, millis(options.idle_timeout / 2)),
+            FrameGuard::new(
+                options.max_frame_size,
+                options.max_message_size,
+                millis(options.idle_timeout / 2),
+            ),
             options.idle_timeout,
             vitals.kill.clone(),
             vitals.dead.clone(),

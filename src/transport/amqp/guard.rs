@@ -25,6 +25,8 @@ const IDLE_TIME_OUT: usize = 4;
 #[derive(Debug)]
 pub(super) struct FrameGuard {
     max_frame_size: usize,
+    /// Most bytes that a value may claim.
+    max_message_size: u64,
     /// Longest pause between two frames of ours, in milliseconds.
     heartbeat: u32,
     /// Bytes received; the first `safe` of them may be given out.
@@ -34,18 +36,24 @@ pub(super) struct FrameGuard {
     partial: HashMap<(u16, u32), Partial>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Partial {
     scanner: Scanner,
     is_poisoned: bool,
 }
 
 impl FrameGuard {
-    /// A guard for frames of at most `max_frame_size` bytes. Heartbeats go out every `heartbeat` milliseconds
-    /// or more often.
-    pub(super) fn new(max_frame_size: u32, heartbeat: u32) -> Self {
+    /// A guard for frames and messages of at most so many bytes; 0 stands for messages of any size. Heartbeats go
+    /// out every `heartbeat` milliseconds or more often.
+    pub(super) fn new(max_frame_size: u32, max_message_size: u64, heartbeat: u32) -> Self {
+        // Messages that fit into a frame are judged by the library, which has a better error for it.
+        let max_message_size = match max_message_size {
+            0 => u64::MAX,
+            bytes => bytes.max(u64::from(max_frame_size)),
+        };
         Self {
             max_frame_size: max_frame_size as usize,
+            max_message_size,
             heartbeat,
             bytes: BytesMut::new(),
             safe: 0,
@@ -94,7 +102,7 @@ impl FrameGuard {
             };
             let mut size = size;
             if !frame.starts_with(b"AMQP") {
-                check_frame(frame, &mut self.partial)?;
+                check_frame(frame, &mut self.partial, self.max_message_size)?;
                 if let Some(open) = with_heartbeat(frame, self.heartbeat) {
                     let rest = self.bytes.split_off(self.safe + size);
                     self.bytes.truncate(self.safe);
@@ -188,7 +196,11 @@ fn malformed(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-fn check_frame(frame: &mut [u8], partial: &mut HashMap<(u16, u32), Partial>) -> io::Result<()> {
+fn check_frame(
+    frame: &mut [u8],
+    partial: &mut HashMap<(u16, u32), Partial>,
+    max_message_size: u64,
+) -> io::Result<()> {
     let body_at = usize::from(frame[4]) * 4;
     let channel = u16::from_be_bytes([frame[6], frame[7]]);
     let body = frame
@@ -209,7 +221,12 @@ fn check_frame(frame: &mut [u8], partial: &mut HashMap<(u16, u32), Partial>) -> 
     match Transfer::read(performative) {
         Some(transfer) => {
             let transfer = transfer.ok_or_else(|| malformed("transfer"))?;
-            check_payload((channel, transfer.handle), &transfer, payload, partial)
+            let link = (channel, transfer.handle);
+            let message = partial.remove(&link).unwrap_or_else(|| Partial {
+                scanner: Scanner::up_to(max_message_size),
+                is_poisoned: false,
+            });
+            check_payload(link, &transfer, payload, message, partial)
         }
         None => Ok(()),
     }
@@ -219,9 +236,9 @@ fn check_payload(
     link: (u16, u32),
     transfer: &Transfer,
     payload: &mut [u8],
+    mut message: Partial,
     partial: &mut HashMap<(u16, u32), Partial>,
 ) -> io::Result<()> {
-    let mut message = partial.remove(&link).unwrap_or_default();
     let from = if message.is_poisoned {
         Some(0)
     } else {
@@ -311,8 +328,10 @@ mod tests {
         ]
     }
 
+    const MAX_MESSAGE: u64 = 1024 * 1024;
+
     fn through(bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let mut guard = FrameGuard::new(65_536, 10_000);
+        let mut guard = FrameGuard::new(65_536, MAX_MESSAGE, 10_000);
         let mut out = Vec::new();
         for chunk in bytes.chunks(7) {
             guard.room().extend_from_slice(chunk);
@@ -416,6 +435,22 @@ mod tests {
                 .all(|&byte| byte == POISON)
         );
         assert!(out.ends_with(&[0x00, 0x53, 0x75, 0xa0, 0x01, 0x07]));
+    }
+
+    /// The decoder would make room for all of it before it finds that the message has ended.
+    #[test]
+    fn a_value_that_claims_more_than_a_message_may_have_is_spoilt() {
+        for claim in [0xb0, 0xb1, 0xb3] {
+            let bomb = [0x00, 0x53, 0x77, claim, 0xff, 0xff, 0xff, 0xff];
+            let bytes = [
+                frame(1, &transfer(true), &bomb),
+                frame(1, &transfer(false), &[]),
+            ]
+            .concat();
+            let out = through(&bytes).unwrap();
+            let payload = 8 + transfer(true).len();
+            assert_eq!(out[payload + 3..payload + 8], [POISON; 5]);
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod endpoint;
 mod errors;
 mod failure;
 mod filter;
+#[cfg(feature = "unstable-fuzz")]
+pub(super) mod fuzz;
 mod guard;
 mod management;
 mod options;

@@ -32,8 +32,10 @@ struct Open {
 }
 
 /// The state of a walk. It may stop at any byte and go on with the next chunk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Scanner {
+    /// No value may claim to end beyond this position.
+    longest: u64,
     position: u64,
     skip: u64,
     head: [u8; MAX_HEAD],
@@ -42,7 +44,28 @@ pub(super) struct Scanner {
     finished: u64,
 }
 
+impl Default for Scanner {
+    /// For bytes that are all there, so that what a value claims is found out.
+    fn default() -> Self {
+        Self::up_to(u64::MAX)
+    }
+}
+
 impl Scanner {
+    /// For bytes that come in pieces and end after `longest` of them at most: the decoder makes room for what
+    /// a value claims before it knows that the rest never comes.
+    pub(super) fn up_to(longest: u64) -> Self {
+        Self {
+            longest,
+            position: 0,
+            skip: 0,
+            head: [0; MAX_HEAD],
+            head_len: 0,
+            open: Vec::new(),
+            finished: 0,
+        }
+    }
+
     /// Top-level values that have ended.
     pub(super) fn finished(&self) -> u64 {
         self.finished
@@ -145,7 +168,7 @@ impl Scanner {
 
     /// Where the innermost open value ends.
     fn limit(&self) -> u64 {
-        self.open.last().map_or(u64::MAX, |open| open.end)
+        self.open.last().map_or(self.longest, |open| open.end)
     }
 
     fn skip_value(&mut self, len: u64) -> Result<(), Violation> {
@@ -313,6 +336,28 @@ mod tests {
         for bytes in bad {
             assert_eq!(walk(bytes), Err(Violation), "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn a_value_cannot_claim_more_than_may_come() {
+        let claims: [&[u8]; 4] = [
+            &[0xb0, 0xff, 0xff, 0xff, 0xff],
+            &[0xb1, 0x00, 0x00, 0x04, 0x00],
+            &[0x00, 0x53, 0x77, 0xb3, 0x00, 0x00, 0x04, 0x00],
+            &[0xd0, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00, 0x01],
+        ];
+        for bytes in claims {
+            assert!(
+                Scanner::up_to(1000).walk(bytes, u64::MAX).is_err(),
+                "{bytes:02x?}"
+            );
+            assert!(
+                Scanner::default().walk(bytes, u64::MAX).is_ok(),
+                "{bytes:02x?}"
+            );
+        }
+        let whole = [&[0xb0, 0x00, 0x00, 0x03, 0xe3][..], &[7; 995]].concat();
+        assert_eq!(Scanner::up_to(1000).walk(&whole, u64::MAX), Ok(1000));
     }
 
     #[test]

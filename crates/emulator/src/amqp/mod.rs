@@ -14,6 +14,8 @@ mod driver;
 pub(crate) mod errors;
 pub(crate) mod fault_kinds;
 pub(crate) mod fault_rules;
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod late;
 pub(crate) mod limits;
 mod link;

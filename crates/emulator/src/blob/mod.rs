@@ -15,6 +15,8 @@ mod clock;
 mod conditions;
 mod errors;
 mod faults;
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod journal;
 mod list;
 mod metadata;

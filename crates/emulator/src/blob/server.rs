@@ -6,6 +6,7 @@ use axum::body::Body;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
@@ -38,7 +39,7 @@ pub(super) struct Listening {
 /// The requests under way. They are tasks of their own, not parts of their connections: the
 /// service applies a request that has reached it also when the client hangs up meanwhile.
 #[derive(Clone, Debug, Default)]
-struct Requests {
+pub(super) struct Requests {
     tracker: TaskTracker,
     abort: CancellationToken,
 }
@@ -140,6 +141,18 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+    serve_stream(stream, service, requests, stop).await;
+}
+
+/// Answers the requests of one connection until it ends.
+pub(super) async fn serve_stream<S>(
+    stream: S,
+    service: BlobService,
+    requests: Requests,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let (stream, spelling) = Noted::new(stream);
     let options = service.options().clone();
     let handler = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {

@@ -146,6 +146,8 @@ impl Message {
         if raw == [0x40] {
             return Ok(());
         }
+        // Of several sections the last counts.
+        (self.annotation_items, self.partition_key) = (0, None);
         let mut kept = BytesMut::new();
         let (mut entries, items) = Decoder::new(raw).raw_map()?;
         for _ in 0..items / 2 {

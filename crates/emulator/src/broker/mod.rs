@@ -27,6 +27,8 @@ pub(crate) use clock::Clock;
 pub(crate) use epoch::{Claim, Refusal};
 pub(crate) use hub::{Hub, SubscribeError, Subscription};
 pub(crate) use log::{LogState, Retention, StoredEvent};
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) use message::Stamp;
 pub(crate) use message::{BATCH_FORMAT, Message, PARTITION_KEY};
 pub(crate) use partition::{Batch, Partition};
 pub(crate) use position::Position;

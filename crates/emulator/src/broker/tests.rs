@@ -69,6 +69,22 @@ fn stored(message: &Message) -> (usize, Vec<(u64, Value)>) {
     (header_len, sections(&buf))
 }
 
+/// The standard allows one section; a peer that sends two must not spoil the partition for its readers.
+#[test]
+fn of_two_sections_of_annotations_the_last_counts() {
+    let message = [
+        annotations(&[("x-opt-partition-key", Value::from("key"))]),
+        annotations(&[("custom", Value::Int(1))]),
+        data(b"one"),
+    ];
+    let message = Message::parse(&message.concat().into()).unwrap();
+    assert_eq!(message.partition_key(), None);
+    let (_, sections) = stored(&message);
+    assert_eq!(sections.len(), 2);
+    assert_eq!(sections[0].1.entry("custom"), Some(&Value::Int(1)));
+    assert_eq!(sections[0].1.entry("x-opt-partition-key"), None);
+}
+
 #[test]
 fn a_stored_event_keeps_its_sections_and_gets_the_system_annotations() {
     let header = section(descriptor::HEADER, &Value::List(vec![Value::Bool(true)]));

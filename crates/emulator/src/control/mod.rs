@@ -8,6 +8,8 @@
 //! | `DELETE /faults` | takes everything back |
 //! | `GET /status` | event hubs, partitions, receivers, connections |
 
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod requests;
 mod server;
 mod status;

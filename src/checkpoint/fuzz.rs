@@ -1,0 +1,3 @@
+//! The fuzz targets of stores.
+
+pub(crate) use super::blob::fuzz::{listing, records};

@@ -1,0 +1,3 @@
+//! The fuzz targets of transports.
+
+pub(crate) use super::amqp::fuzz::{message, selector, stream};

@@ -18,8 +18,8 @@ pub use balance::LoadBalancingStrategy;
 pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointStore};
 pub use client::{EventHubConsumerClient, Receive, ReceiveError};
 pub use error::{
-    BoxError, BuildError, CheckpointError, ProcessingError, ProcessorError, StoreError,
-    TransportError,
+    BoxError, BuildError, CheckpointError, InvalidPositionError, ProcessingError, ProcessorError,
+    StoreError, TransportError,
 };
 pub use model::{
     AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
@@ -27,8 +27,8 @@ pub use model::{
     PartitionProperties, ReceivedEvent, Value,
 };
 pub use processor::{
-    CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
-    LoadBalancingProfile, PartitionContext, ProcessorHandle, ProcessorOptions, StopReport,
-    UnprovenOwnership, handler_fn, handler_fn_with,
+    CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
+    EventProcessorBuilder, HandlerResult, InvalidPosition, LoadBalancingProfile, PartitionContext,
+    ProcessorHandle, ProcessorOptions, StopReport, UnprovenOwnership, handler_fn, handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

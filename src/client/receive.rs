@@ -14,8 +14,8 @@ use super::callbacks::Callbacks;
 use crate::error::{BuildError, ProcessingError, ProcessorError};
 use crate::model::{EventPosition, PartitionId};
 use crate::processor::{
-    CloseReason, EventProcessorBuilder, HandlerResult, PartitionContext, ProcessorOptions,
-    StopReport,
+    CheckpointPolicy, CloseReason, EventProcessorBuilder, HandlerResult, PartitionContext,
+    ProcessorOptions, StopReport,
 };
 
 /// What [`receive`](super::EventHubConsumerClient::receive) returns: takes the optional arguments and starts when
@@ -84,6 +84,12 @@ impl Receive {
         position: EventPosition,
     ) -> Self {
         self.builder = self.builder.with_starting_position(partition_id, position);
+        self
+    }
+
+    /// When checkpoints are written. Default: [`Manual`](CheckpointPolicy::Manual), by the handler.
+    pub fn with_checkpoint_policy(mut self, policy: CheckpointPolicy) -> Self {
+        self.builder = self.builder.with_checkpoint_policy(policy);
         self
     }
 

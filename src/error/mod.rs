@@ -6,7 +6,9 @@ mod store;
 mod transport;
 
 pub use connection_string::ConnectionStringError;
-pub use processor::{BuildError, CheckpointError, ProcessingError, ProcessorError};
+pub use processor::{
+    BuildError, CheckpointError, InvalidPositionError, ProcessingError, ProcessorError,
+};
 pub use store::{StoreError, StoreErrorKind};
 pub use transport::{TransportError, TransportErrorKind};
 

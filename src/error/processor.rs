@@ -47,6 +47,18 @@ pub enum CheckpointError {
     /// processor may have it. Passes with the next renewal; the checkpoint was not written.
     #[error("it is not certain that this processor still owns the partition")]
     OwnershipUnproven,
+    /// Somebody else has moved the stored checkpoint back, and
+    /// [`CheckpointRegression::Adopt`](crate::CheckpointRegression::Adopt) is set: the partition starts again from
+    /// there.
+    #[error(
+        "the stored checkpoint was moved back from {from} to {to}; the partition starts again there"
+    )]
+    MovedBack {
+        /// The sequence number that was stored before.
+        from: i64,
+        /// The sequence number that is stored now.
+        to: i64,
+    },
     /// The event was never delivered in this term, so a checkpoint there could skip events.
     #[error("sequence number {sequence_number} has not been delivered in this term")]
     NotDelivered {
@@ -68,11 +80,16 @@ impl CheckpointError {
         matches!(self, Self::OwnershipLost)
     }
 
+    /// Whether the term that it belongs to has ended or is about to.
+    pub(crate) fn ends_term(&self) -> bool {
+        matches!(self, Self::OwnershipLost | Self::MovedBack { .. })
+    }
+
     /// Whether the same call can succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::OwnershipLost | Self::NotDelivered { .. } => false,
+            Self::OwnershipLost | Self::MovedBack { .. } | Self::NotDelivered { .. } => false,
             Self::Store(error) => error.is_transient(),
             Self::OwnershipUnproven | Self::Unknown(_) => true,
         }
@@ -113,6 +130,24 @@ pub enum ProcessingError {
     /// The partitions of the event hub could not be read. Those known go on being read.
     #[error("reading the event hub's properties")]
     EventHub(#[source] TransportError),
+    /// A checkpoint that a [`CheckpointPolicy`](crate::CheckpointPolicy) asked for was not written, or that of the owner
+    /// before was not taken over ([`strict_fencing`](crate::ProcessorOptions::strict_fencing)). It is tried again;
+    /// events go on being processed.
+    #[error("writing the checkpoint")]
+    Checkpoint(#[source] CheckpointError),
+    /// The service no longer holds the first events after the checkpoint: they are lost to this consumer group, which
+    /// goes on with the oldest one there is. The partition was left unread for longer than the retention time.
+    #[error("{missed} events after sequence number {checkpoint} have expired unread")]
+    EventsExpired {
+        /// Sequence number of the checkpoint.
+        checkpoint: i64,
+        /// How many events are missing.
+        missed: i64,
+    },
+    /// The partition cannot start where it should; what happens next says
+    /// [`invalid_position`](crate::ProcessorOptions::invalid_position).
+    #[error("the position to start from is invalid")]
+    InvalidPosition(#[source] InvalidPositionError),
     /// A partition's checkpoint could not be read, so nobody knows where to start; tried again until it can.
     #[error("reading the checkpoint")]
     ReadCheckpoint(#[source] StoreError),
@@ -129,9 +164,34 @@ impl ProcessingError {
             Self::DuplicateOwnerId { .. } | Self::Handler { .. } | Self::HandlerPanicked { .. } => {
                 false
             }
+            Self::EventsExpired { .. } | Self::InvalidPosition(_) => false,
             Self::OwnershipUnproven => true,
+            Self::Checkpoint(error) => error.is_transient(),
             Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),
             Self::EventHub(error) | Self::Receive(error) => error.is_transient(),
         }
     }
+}
+
+/// Why a partition cannot start where it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPositionError {
+    /// The checkpoint lies beyond the last event: the event hub is another one than the checkpoint was written for, as
+    /// after it was deleted and created again. Asked twice.
+    #[error(
+        "the checkpoint is at sequence number {checkpoint}, and the last event is {last_enqueued}"
+    )]
+    BeyondEnd {
+        /// Sequence number of the checkpoint.
+        checkpoint: i64,
+        /// Sequence number of the last event; `-1` if there never was one.
+        last_enqueued: i64,
+    },
+    /// The service refused the position.
+    #[error("the service refused it")]
+    Refused(#[source] TransportError),
+    /// The checkpoint record cannot be understood.
+    #[error("the checkpoint cannot be read")]
+    Unreadable(#[source] StoreError),
 }

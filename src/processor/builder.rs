@@ -11,6 +11,7 @@ use super::EventProcessor;
 use super::fence::Lease;
 use super::handler::{ErasedHandler, EventHandler};
 use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
+use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 use super::pump::Shared;
 use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
 use crate::checkpoint::{CheckpointStore, validate};
@@ -126,6 +127,34 @@ impl EventProcessorBuilder {
     #[must_use]
     pub fn with_partition_ownership_expiration(mut self, expiration: Duration) -> Self {
         self.options.partition_ownership_expiration = expiration;
+        self
+    }
+
+    /// Sets when checkpoints are written.
+    #[must_use]
+    pub fn with_checkpoint_policy(mut self, policy: CheckpointPolicy) -> Self {
+        self.options.checkpoint_policy = policy;
+        self
+    }
+
+    /// Sets what to do when somebody else has moved a checkpoint back.
+    #[must_use]
+    pub fn with_checkpoint_regression(mut self, policy: CheckpointRegression) -> Self {
+        self.options.checkpoint_regression = policy;
+        self
+    }
+
+    /// Sets whether a claim has the checkpoint written once more, so that no older owner can move it.
+    #[must_use]
+    pub fn with_strict_fencing(mut self, strict: bool) -> Self {
+        self.options.strict_fencing = strict;
+        self
+    }
+
+    /// Sets what to do when a checkpoint, or a start position, leads nowhere.
+    #[must_use]
+    pub fn with_invalid_position(mut self, policy: InvalidPosition) -> Self {
+        self.options.invalid_position = policy;
         self
     }
 
@@ -262,6 +291,8 @@ impl EventProcessorBuilder {
             options,
             lease: Arc::new(lease),
             rng: Mutex::new(rng),
+            notes: Arc::default(),
+            restarts: Arc::default(),
         };
         Ok(EventProcessor {
             shared: Arc::new(shared),

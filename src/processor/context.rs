@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Checkpointer;
+use super::restart::Restart;
 use crate::error::CheckpointError;
 use crate::model::{
-    Checkpoint, GroupScope, LastEnqueuedEventProperties, OwnerId, PartitionId, ReceivedEvent,
+    EventPosition, GroupScope, LastEnqueuedEventProperties, OwnerId, PartitionId, ReceivedEvent,
 };
 
 /// One term of one partition: which it is, and where to write its progress. Cheap to clone, and harmless to keep:
@@ -104,12 +105,16 @@ impl PartitionContext {
     /// Stores that everything up to and including `event` is done: whoever reads the partition next starts after it.
     ///
     /// The stored checkpoint never moves backwards: for an event that lies before it the call succeeds without a
-    /// write.
+    /// write. Only [`reset_to`](Self::reset_to) and the policies
+    /// [`CheckpointRegression::Adopt`](super::CheckpointRegression::Adopt) and
+    /// [`InvalidPosition`](super::InvalidPosition) make an exception.
     ///
     /// # Errors
     ///
     /// [`OwnershipLost`](CheckpointError::OwnershipLost) once the term has ended;
     /// [`NotDelivered`](CheckpointError::NotDelivered) for an event that this term has not delivered;
+    /// [`OwnershipUnproven`](CheckpointError::OwnershipUnproven) while the partition may be somebody else's;
+    /// [`MovedBack`](CheckpointError::MovedBack) if somebody rewound the checkpoint and that is to be adopted;
     /// [`Store`](CheckpointError::Store) or [`Unknown`](CheckpointError::Unknown) if the store failed. Any later
     /// checkpoint makes good for one that failed.
     ///
@@ -117,13 +122,50 @@ impl PartitionContext {
     ///
     /// Dropping the future leaves it open whether the checkpoint was written; calling again is harmless.
     pub async fn update_checkpoint(&self, event: &ReceivedEvent) -> Result<(), CheckpointError> {
-        let checkpoint = Checkpoint {
-            partition_id: self.inner.partition_id.clone(),
-            offset: Some(event.offset().clone()),
-            sequence_number: Some(event.sequence_number()),
-            client_identifier: Some(self.inner.owner_id.clone()),
-        };
-        self.inner.checkpointer.write(&checkpoint).await
+        let offset = event.offset().clone();
+        self.inner
+            .checkpointer
+            .write(event.sequence_number(), offset)
+            .await
+    }
+
+    /// Reads this partition again from `position`, or skips to it. The term ends once the running hook has returned
+    /// (close reason [`Restarted`](super::CloseReason::Restarted)), and a new one begins there.
+    ///
+    /// The stored checkpoint does not move back: until the partition passes it, checkpoints succeed without a write.
+    /// So a replay is this processor's alone, and ends with the partition's stay here: a crash, a stop or another owner
+    /// goes on from the stored checkpoint. After a failure of the handler this processor goes on after the last event
+    /// of the replay that it checkpointed. Use [`reset_to`](Self::reset_to) for a replay that outlives a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnershipLost`](CheckpointError::OwnershipLost) once the term has ended.
+    pub fn seek(&self, position: EventPosition) -> Result<(), CheckpointError> {
+        self.restart(Restart::Seek(position))
+    }
+
+    /// Moves this partition to `position`, for every later reader too: as [`seek`](Self::seek), and the next checkpoint
+    /// replaces the stored one, even by a lower sequence number. A [`CheckpointPolicy`](super::CheckpointPolicy) writes
+    /// it as soon as the first event is done.
+    ///
+    /// A checkpoint names an event that is done, so until there is one the old checkpoint stays: a crash, a stop or
+    /// another owner before that goes on from the old checkpoint, and the reset has to be asked for again. If another
+    /// owner checkpoints a higher sequence number meanwhile, that stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`seek`](Self::seek).
+    pub fn reset_to(&self, position: EventPosition) -> Result<(), CheckpointError> {
+        self.restart(Restart::Reset(position))
+    }
+
+    fn restart(&self, restart: Restart) -> Result<(), CheckpointError> {
+        let checkpointer = &self.inner.checkpointer;
+        if checkpointer.has_ended() {
+            return Err(CheckpointError::OwnershipLost);
+        }
+        checkpointer.restarts().ask(restart);
+        Ok(())
     }
 
     pub(super) fn checkpointer(&self) -> &Checkpointer {

@@ -24,9 +24,9 @@ use crate::model::{ETag, EventHubProperties, PartitionId};
 use crate::retry::Backoff;
 use crate::telemetry;
 
-/// How soon after the end of a pump the next cycle comes. A processor that gives up hundreds of partitions does not
-/// list the group hundreds of times.
-const AFTER_PUMP_END: Duration = Duration::from_millis(500);
+/// How soon the next cycle comes after the end of a pump, or when somebody else checkpoints a partition of ours. A
+/// processor that gives up hundreds of partitions does not list the group hundreds of times.
+const SOON: Duration = Duration::from_millis(500);
 
 /// A running processor.
 #[derive(Debug)]
@@ -125,6 +125,7 @@ impl Control {
 
     async fn run_cycles(&mut self) -> Result<(), ProcessorError> {
         self.check_configuration().await?;
+        let notes = Arc::clone(&self.shared.notes);
         let mut next_cycle = Instant::now();
         while !self.shutdown.is_cancelled() {
             tokio::select! {
@@ -133,7 +134,10 @@ impl Control {
                 () = self.shutdown.cancelled() => {}
                 Some((partition_id, end)) = self.pumps.join_next() => {
                     self.pump_ended(partition_id, end);
-                    next_cycle = next_cycle.min(Instant::now() + AFTER_PUMP_END);
+                    next_cycle = next_cycle.min(Instant::now() + SOON);
+                }
+                () = notes.look_now.notified() => {
+                    next_cycle = next_cycle.min(Instant::now() + SOON);
                 }
                 Some(read) = self.reading_partitions.join_next() => {
                     if self.partitions_read(read) {

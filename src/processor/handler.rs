@@ -21,6 +21,9 @@ pub enum CloseReason {
     Failed,
     /// Another processor took the partition. Checkpoints of this term are refused from now on.
     OwnershipLost,
+    /// The partition starts again elsewhere, as [`seek`](PartitionContext::seek),
+    /// [`reset_to`](PartitionContext::reset_to) or a rewound checkpoint ask for.
+    Restarted,
     /// The processor is stopping. Checkpoints are still accepted in `on_partition_close`.
     Shutdown,
 }
@@ -30,6 +33,7 @@ impl fmt::Display for CloseReason {
         f.write_str(match self {
             Self::Failed => "Failed",
             Self::OwnershipLost => "OwnershipLost",
+            Self::Restarted => "Restarted",
             Self::Shutdown => "Shutdown",
         })
     }

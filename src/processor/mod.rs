@@ -9,16 +9,23 @@ mod fence;
 mod handler;
 mod linger;
 mod options;
+mod policies;
+mod progress;
 mod pump;
+mod register;
 mod report;
+mod restart;
 mod signal;
+mod start;
 mod stop;
 mod term;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,13 +34,16 @@ pub use builder::EventProcessorBuilder;
 pub use context::PartitionContext;
 pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_fn_with};
 pub use options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
+pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 pub use stop::StopReport;
 
+use self::checkpointer::Notes;
 use self::control::Control;
 use self::pump::Shared;
+use self::restart::{Restart, Restarts};
 use crate::checkpoint::CheckpointStore;
-use crate::error::ProcessorError;
-use crate::model::{GroupScope, OwnerId};
+use crate::error::{CheckpointError, ProcessorError};
+use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
 use crate::transport::Transport;
 
 /// Reads an event hub in a consumer group, together with every other processor of that group.
@@ -124,9 +134,15 @@ impl EventProcessor {
     pub fn spawn(self) -> ProcessorHandle {
         let shutdown = CancellationToken::new();
         let owner_id = self.shared.owner_id.clone();
+        let (notes, restarts) = (
+            Arc::clone(&self.shared.notes),
+            Arc::clone(&self.shared.restarts),
+        );
         let task = AbortOnDropHandle::new(tokio::spawn(self.run(shutdown.clone())));
         ProcessorHandle {
             owner_id,
+            notes,
+            restarts,
             shutdown,
             task,
         }
@@ -146,6 +162,8 @@ impl fmt::Debug for EventProcessor {
 #[derive(Debug)]
 pub struct ProcessorHandle {
     owner_id: OwnerId,
+    notes: Arc<Notes>,
+    restarts: Arc<Restarts>,
     shutdown: CancellationToken,
     task: AbortOnDropHandle<Result<StopReport, ProcessorError>>,
 }
@@ -161,6 +179,48 @@ impl ProcessorHandle {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Reads a partition again from `position`, or skips to it: [`PartitionContext::seek`] from outside.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnershipLost`](CheckpointError::OwnershipLost) if this processor does not read the partition. If the partition
+    /// moves on at the same time, the wish is lost without an error.
+    pub fn seek(
+        &self,
+        partition_id: &PartitionId,
+        position: EventPosition,
+    ) -> Result<(), CheckpointError> {
+        self.restart(partition_id, Restart::Seek(position))
+    }
+
+    /// Moves a partition to `position`, for every later reader too: [`PartitionContext::reset_to`] from outside.
+    ///
+    /// # Errors
+    ///
+    /// As [`seek`](Self::seek).
+    pub fn reset_to(
+        &self,
+        partition_id: &PartitionId,
+        position: EventPosition,
+    ) -> Result<(), CheckpointError> {
+        self.restart(partition_id, Restart::Reset(position))
+    }
+
+    fn restart(&self, partition_id: &PartitionId, restart: Restart) -> Result<(), CheckpointError> {
+        if self.restarts.ask(partition_id, restart) {
+            Ok(())
+        } else {
+            Err(CheckpointError::OwnershipLost)
+        }
+    }
+
+    /// How many checkpoints somebody else had moved back and this processor has written again
+    /// ([`CheckpointRegression::Heal`]). Each is logged as well.
+    #[must_use]
+    pub fn checkpoint_regressions_repaired(&self) -> u64 {
+        self.notes.regressions_repaired.load(Ordering::Relaxed)
     }
 
     /// Stops gracefully and waits until that is done.

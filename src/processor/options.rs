@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 use crate::balance::LoadBalancingStrategy;
 use crate::error::BuildError;
 use crate::model::{EventPosition, OwnerId, PartitionId};
@@ -48,6 +49,18 @@ pub struct ProcessorOptions {
     /// What to do while neither the store nor the event hub confirms that a partition is still ours. Default:
     /// [`Pause`](UnprovenOwnership::Pause).
     pub unproven_ownership: UnprovenOwnership,
+    /// When checkpoints are written. Default: [`Manual`](CheckpointPolicy::Manual), by the handler.
+    pub checkpoint_policy: CheckpointPolicy,
+    /// What to do when somebody else has moved a checkpoint back. Default: [`Heal`](CheckpointRegression::Heal).
+    pub checkpoint_regression: CheckpointRegression,
+    /// Whether a partition that is claimed has its checkpoint written once more, unchanged, before it is read. No
+    /// checkpoint of an older owner of this crate is accepted after that; without it an older owner can still *raise*
+    /// the checkpoint, to an event that it has processed. Costs a write for each claim. Owners of other SDKs write
+    /// without a condition and cannot be kept out. Default: false.
+    pub strict_fencing: bool,
+    /// What to do when a checkpoint, or a start position, leads nowhere. Default: [`Fail`](InvalidPosition::Fail), for
+    /// that partition.
+    pub invalid_position: InvalidPosition,
     /// Where to start in a partition that has no checkpoint. Default: [`Latest`](EventPosition::Latest), as in the
     /// other SDKs.
     pub default_starting_position: EventPosition,
@@ -125,6 +138,10 @@ impl Default for ProcessorOptions {
             linger: Duration::from_secs(15),
             keep_ownership_on_stop: false,
             unproven_ownership: UnprovenOwnership::default(),
+            checkpoint_policy: CheckpointPolicy::default(),
+            checkpoint_regression: CheckpointRegression::default(),
+            strict_fencing: false,
+            invalid_position: InvalidPosition::default(),
             default_starting_position: EventPosition::Latest,
             starting_positions: BTreeMap::new(),
             prefetch: ReceiverOptions::DEFAULT_PREFETCH,
@@ -201,6 +218,14 @@ impl ProcessorOptions {
             if value > MAX_DURATION {
                 return invalid(option, format!("{value:?} is over a year"));
             }
+        }
+        if let CheckpointPolicy::Every(time) = self.checkpoint_policy
+            && (time.is_zero() || time > MAX_DURATION)
+        {
+            return invalid(
+                "checkpoint_policy",
+                format!("{time:?} is not between 0 and a year"),
+            );
         }
         let (interval, expiration) = (
             self.load_balancing_interval,
@@ -307,6 +332,8 @@ mod tests {
         assert!(refused(|o| o.max_retry_delay = Duration::MAX).contains("max_retry_delay"));
         assert!(refused(|o| o.shutdown_timeout = Duration::MAX).contains("shutdown_timeout"));
         assert!(refused(|o| o.prefetch = NonZeroU32::MAX).contains("prefetch"));
+        let never = CheckpointPolicy::Every(Duration::ZERO);
+        assert!(refused(|o| o.checkpoint_policy = never).contains("checkpoint_policy"));
     }
 
     #[test]

@@ -7,15 +7,18 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::checkpointer::Notes;
 use super::fence::{Fence, Lease};
 use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
+use super::restart::{Registration, Restart, Restarts};
 use super::signal::StopSignal;
 use super::term::{Term, TermEnd};
 use crate::checkpoint::CheckpointStore;
 use crate::error::TransportError;
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
 use crate::retry::Backoff;
+use crate::telemetry;
 use crate::transport::{PartitionReceiver, Transport};
 
 /// What all tasks of a processor share.
@@ -28,6 +31,9 @@ pub(super) struct Shared {
     pub(super) options: ProcessorOptions,
     /// Our last confirmed write to any ownership record.
     pub(super) lease: Arc<Lease>,
+    pub(super) notes: Arc<Notes>,
+    /// Where partitions are asked to start again.
+    pub(super) restarts: Arc<Restarts>,
     /// The only source of chance in the processor, so that a seed fixes all of it.
     pub(super) rng: Mutex<StdRng>,
 }
@@ -62,6 +68,19 @@ pub(super) struct Pump {
     /// Where the first term started without a checkpoint. A later term starts there too: what "latest" means must not
     /// move past an event that failed.
     pub(super) started_at: Option<EventPosition>,
+    /// Where the next term starts in place of the checkpoint.
+    pub(super) detour: Option<Detour>,
+    /// Whether the checkpoint has been taken over from the owner before (`strict_fencing`).
+    pub(super) is_fenced: bool,
+    pub(super) restarts: Registration,
+}
+
+/// A start that is not the checkpoint's.
+#[derive(Clone, Debug)]
+pub(super) struct Detour {
+    pub(super) position: EventPosition,
+    /// The next checkpoint replaces the stored one, even by a lower number.
+    pub(super) is_reset: bool,
 }
 
 /// What a pump leaves behind.
@@ -83,12 +102,16 @@ impl Pump {
         signal: StopSignal,
         fence: Arc<Fence>,
     ) -> Self {
+        let restarts = shared.restarts.register(partition_id.clone());
         Self {
             shared,
             partition_id,
             signal,
             fence,
             started_at: None,
+            detour: None,
+            is_fenced: false,
+            restarts,
         }
     }
 
@@ -97,17 +120,25 @@ impl Pump {
         let mut receiver = None;
         let (reason, displaced) = loop {
             let begun = Instant::now();
-            match Term::new(&mut self).run(&mut receiver).await {
-                TermEnd::Closed(reason) => break (reason, None),
-                TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
-                TermEnd::Failed => {}
+            self.turn_off();
+            let end = Term::new(&mut self).run(&mut receiver).await;
+            // Events received ahead belong to the term that ended.
+            if !matches!(end, TermEnd::Closed(_)) {
+                close(&mut receiver).await;
             }
-            // Events received ahead belong to the failed term.
-            close(&mut receiver).await;
             if begun.elapsed() >= HEALTHY_AFTER {
                 backoff.reset();
             }
-            if let Some(reason) = self.pause(&mut backoff).await {
+            let stopped = match end {
+                TermEnd::Closed(reason) => break (reason, None),
+                TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
+                TermEnd::Failed => self.pause(&mut backoff).await,
+                TermEnd::Nowhere => self.pause(&mut self.slow_backoff()).await,
+                // Who asks in vain, or again and again before the first event, has to wait.
+                TermEnd::Restarted { in_vain } if in_vain => self.pause(&mut backoff).await,
+                TermEnd::Restarted { .. } => self.signal.reason(),
+            };
+            if let Some(reason) = stopped {
                 break (reason, None);
             }
         };
@@ -125,12 +156,41 @@ impl Pump {
         Backoff::new(options.retry_delay, options.max_retry_delay)
     }
 
+    fn slow_backoff(&self) -> Backoff {
+        let longest = self.shared.options.max_retry_delay;
+        Backoff::new(longest, longest)
+    }
+
+    /// Notes where the partition is asked to start.
+    fn turn_off(&mut self) {
+        let Some(restart) = self.restarts.slot().take() else {
+            return;
+        };
+        tracing::warn!(
+            target: telemetry::PROCESSOR,
+            partition_id = %self.partition_id, ?restart,
+            "the partition starts again where it is asked to"
+        );
+        self.detour = match restart {
+            Restart::AtCheckpoint => None,
+            Restart::Seek(position) => Some(Detour {
+                position,
+                is_reset: false,
+            }),
+            Restart::Reset(position) => Some(Detour {
+                position,
+                is_reset: true,
+            }),
+        };
+    }
+
     /// Waits before the next try. `Some`: told to stop instead.
     pub(super) async fn pause(&self, backoff: &mut Backoff) -> Option<CloseReason> {
         let delay = self.shared.draw(|rng| backoff.next_delay(rng));
         tokio::select! {
             biased;
             reason = self.signal.stopped() => Some(reason),
+            () = self.restarts.slot().asked() => None,
             () = tokio::time::sleep(delay) => None,
         }
     }

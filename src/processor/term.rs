@@ -11,10 +11,14 @@ use super::PartitionContext;
 use super::checkpointer::Checkpointer;
 use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
+use super::progress::Place;
 use super::pump::{HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
-use crate::error::{ProcessingError, TransportError};
-use crate::model::{Checkpoint, EventPosition, PartitionProperties, ReceivedEvent};
+use super::writer::Writer;
+use crate::error::{
+    CheckpointError, InvalidPositionError, ProcessingError, TransportError, TransportErrorKind,
+};
+use crate::model::{EventPosition, ReceivedEvent};
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, ReceiverOptions};
 
@@ -26,6 +30,12 @@ pub(super) enum TermEnd {
     Displaced(TransportError),
     /// The application failed: the partition starts again from its checkpoint.
     Failed,
+    /// There is nothing to start from, and nothing is to be put in its place.
+    Nowhere,
+    /// The partition starts again elsewhere. `in_vain`: before anything was delivered here.
+    Restarted {
+        in_vain: bool,
+    },
 }
 
 /// Most events taken from the receiver at once: enough to make its cost per event vanish, little enough that a stop
@@ -40,27 +50,24 @@ const LISTEN_FOR: Duration = Duration::from_millis(50);
 const PROVE_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) struct Term<'a> {
-    pump: &'a mut Pump,
-    context: PartitionContext,
+    pub(super) pump: &'a mut Pump,
+    pub(super) context: PartitionContext,
+    /// Writes checkpoints if a policy says so.
+    writer: Option<Writer>,
     /// The last event handed to the application.
-    delivered: Option<Delivered>,
+    delivered: Option<Place>,
     /// When the link was last asked for news because the lease did not hold.
     listened: Option<Instant>,
-}
-
-struct Delivered {
-    sequence_number: i64,
-    resume_at: EventPosition,
 }
 
 impl<'a> Term<'a> {
     pub(super) fn new(pump: &'a mut Pump) -> Self {
         let shared = &pump.shared;
         let checkpointer = Checkpointer::new(
-            Arc::clone(&shared.store),
-            shared.scope.clone(),
+            shared,
             pump.partition_id.clone(),
             Arc::clone(&pump.fence),
+            Arc::clone(pump.restarts.slot()),
         );
         let context = PartitionContext::new(
             shared.scope.clone(),
@@ -68,9 +75,14 @@ impl<'a> Term<'a> {
             checkpointer,
             pump.signal.stopping().clone(),
         );
+        let is_reset = pump.detour.as_ref().is_some_and(|detour| detour.is_reset);
+        let cadence = shared.options.checkpoint_policy.cadence();
+        let writer = cadence
+            .map(|cadence| Writer::new(Arc::clone(shared), context.clone(), cadence, is_reset));
         Self {
             pump,
             context,
+            writer,
             delivered: None,
             listened: None,
         }
@@ -90,19 +102,25 @@ impl<'a> Term<'a> {
                 return end;
             }
         };
-        let end = match self.position(checkpoint.as_ref(), wished).await {
+        let mut end = match self.position(checkpoint.as_ref(), wished).await {
             Ok(position) => {
                 let partition_id = &self.pump.partition_id;
                 tracing::info!(target: telemetry::PROCESSOR, %partition_id, ?position, "partition started");
                 self.receive(position, receiver).await
             }
-            Err(reason) => TermEnd::Closed(reason),
+            Err(end) => end,
         };
+        if matches!(end, TermEnd::Failed) && self.pump.restarts.slot().is_asked() {
+            end = self.restarted();
+        }
         let reason = match &end {
             TermEnd::Closed(reason) => *reason,
             TermEnd::Displaced(_) => CloseReason::OwnershipLost,
-            TermEnd::Failed => CloseReason::Failed,
+            TermEnd::Failed | TermEnd::Nowhere => CloseReason::Failed,
+            TermEnd::Restarted { .. } => CloseReason::Restarted,
         };
+        self.finish_writing(reason).await;
+        self.remember_detour().await;
         if reason != CloseReason::Shutdown {
             self.context.checkpointer().end();
         }
@@ -114,80 +132,6 @@ impl<'a> Term<'a> {
         let partition_id = &self.pump.partition_id;
         tracing::info!(target: telemetry::PROCESSOR, %partition_id, %reason, "partition closed");
         end
-    }
-
-    /// Reads the checkpoint and tells the application of the start; it may wish for a position.
-    async fn begin(&self) -> Result<(Option<Checkpoint>, Option<EventPosition>), TermEnd> {
-        let mut backoff = self.pump.backoff();
-        let checkpoint = loop {
-            match self.context.checkpointer().read().await {
-                Ok(checkpoint) => break checkpoint,
-                Err(error) => self.report(ProcessingError::ReadCheckpoint(error)).await,
-            }
-            if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return Err(TermEnd::Closed(reason));
-            }
-        };
-        let hook = self.handler().on_partition_initialize(&self.context);
-        match contained("on_partition_initialize", hook).await {
-            Ok(wished) => Ok((checkpoint, wished)),
-            Err(error) => {
-                self.report(error).await;
-                Err(TermEnd::Failed)
-            }
-        }
-    }
-
-    /// Where the term starts. `Err`: told to stop before that was known.
-    async fn position(
-        &mut self,
-        checkpoint: Option<&Checkpoint>,
-        wished: Option<EventPosition>,
-    ) -> Result<EventPosition, CloseReason> {
-        let known = checkpoint
-            .and_then(EventPosition::after_checkpoint)
-            .or_else(|| self.pump.started_at.clone());
-        if let Some(position) = known {
-            return Ok(position);
-        }
-        let position =
-            wished.unwrap_or_else(|| self.options().starting_position(&self.pump.partition_id));
-        let position = match position {
-            EventPosition::Latest => self.pin_latest().await?,
-            position => position,
-        };
-        self.pump.started_at = Some(position.clone());
-        Ok(position)
-    }
-
-    /// Turns "latest" into a place in the log. Asked again after a lost link, "latest" would be a later place, and what
-    /// came in between would never be read.
-    async fn pin_latest(&self) -> Result<EventPosition, CloseReason> {
-        let mut backoff = self.pump.backoff();
-        loop {
-            let transport = &self.pump.shared.transport;
-            let properties = tokio::select! {
-                biased;
-                reason = self.pump.signal.stopped() => return Err(reason),
-                properties = transport.partition_properties(&self.pump.partition_id) => properties,
-            };
-            match properties {
-                Ok(PartitionProperties {
-                    last_enqueued_sequence_number: last,
-                    ..
-                }) if last < 0 => {
-                    return Ok(EventPosition::Earliest);
-                }
-                Ok(properties) => {
-                    let last = properties.last_enqueued_sequence_number;
-                    return Ok(EventPosition::sequence_number(last));
-                }
-                Err(error) => self.report(ProcessingError::EventHub(error)).await,
-            }
-            if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return Err(reason);
-            }
-        }
     }
 
     /// Delivers events until told to stop, opening a new receiver after the last delivered event whenever one fails.
@@ -223,15 +167,22 @@ impl<'a> Term<'a> {
                 // the ownership records tell.
                 return TermEnd::Displaced(error);
             }
-            if let Some(Delivered { resume_at, .. }) = &self.delivered
-                && position != *resume_at
-            {
-                position = resume_at.clone();
-                backoff.reset();
+            if error.kind() == TransportErrorKind::InvalidPosition {
+                return self.nowhere(InvalidPositionError::Refused(error)).await;
+            }
+            if let Some(Place { offset, .. }) = &self.delivered {
+                let resume_at = EventPosition::offset(offset.clone());
+                if position != resume_at {
+                    position = resume_at;
+                    backoff.reset();
+                }
             }
             self.report(ProcessingError::Receive(error)).await;
             if let Some(reason) = self.pump.pause(&mut backoff).await {
                 return TermEnd::Closed(reason);
+            }
+            if self.pump.restarts.slot().is_asked() {
+                return self.restarted();
             }
         }
     }
@@ -257,12 +208,23 @@ impl<'a> Term<'a> {
         &mut self,
         receiver: &mut dyn PartitionReceiver,
     ) -> Result<TermEnd, TransportError> {
+        let shared = Arc::clone(&self.pump.shared);
         loop {
-            let events = tokio::select! {
-                // First, so that a stop is not put off by an endless stream.
-                biased;
-                reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
-                events = take(receiver, &self.pump.shared.options) => events?,
+            let events = {
+                let taking = take(receiver, &shared.options);
+                tokio::pin!(taking);
+                loop {
+                    let error = tokio::select! {
+                        // The stop first, so that it is not put off by an endless stream.
+                        biased;
+                        reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
+                        () = self.pump.restarts.slot().asked() => return Ok(self.restarted()),
+                        error = failed(&mut self.writer) => error,
+                        events = &mut taking => break events?,
+                    };
+                    // What has been taken so far is kept.
+                    self.report(ProcessingError::Checkpoint(error)).await;
+                }
             };
             if events.is_empty() {
                 let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
@@ -272,7 +234,10 @@ impl<'a> Term<'a> {
                 }
             }
             let mut events = VecDeque::from(events);
-            while !events.is_empty() && self.pump.signal.reason().is_none() {
+            while !events.is_empty()
+                && self.pump.signal.reason().is_none()
+                && !self.pump.restarts.slot().is_asked()
+            {
                 if !self.prove(receiver, &mut events).await? {
                     break;
                 }
@@ -286,6 +251,11 @@ impl<'a> Term<'a> {
                 if let Err(error) = result {
                     self.report(error).await;
                     return Ok(TermEnd::Failed);
+                }
+                if let Some(writer) = &self.writer
+                    && (events.is_empty() || self.options().max_batch_size.is_some())
+                {
+                    writer.batch_ended();
                 }
             }
         }
@@ -344,6 +314,7 @@ impl<'a> Term<'a> {
             // Not in a `select!`: a stop waits for the call instead of cutting it.
             let hook = self.handler().on_event(&self.context, event);
             contained("on_event", hook).await?;
+            self.note_completion(1);
         }
         Ok(())
     }
@@ -362,8 +333,11 @@ impl<'a> Term<'a> {
         if events.is_empty() {
             return Ok(());
         }
+        let count = events.len();
         let hook = self.handler().on_event_batch(&self.context, events);
-        contained("on_event_batch", hook).await
+        contained("on_event_batch", hook).await?;
+        self.note_completion(count);
+        Ok(())
     }
 
     /// Whether an event was not delivered before: within a term, positions only grow.
@@ -386,21 +360,49 @@ impl<'a> Term<'a> {
 
     fn note_delivery(&mut self, event: &ReceivedEvent) {
         self.context.note_delivery(event);
-        self.delivered = Some(Delivered {
+        self.delivered = Some(Place {
             sequence_number: event.sequence_number(),
-            resume_at: EventPosition::offset(event.offset().clone()),
+            offset: event.offset().clone(),
         });
     }
 
-    fn handler(&self) -> &dyn ErasedHandler {
+    /// Notes that the hook has returned `Ok` for the last `count` events delivered.
+    fn note_completion(&self, count: usize) {
+        if let (Some(writer), Some(last)) = (&self.writer, &self.delivered) {
+            writer.completed(last.clone(), u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Writes the last checkpoint, while the partition is ours and before anybody is told that it is free.
+    async fn finish_writing(&mut self, reason: CloseReason) {
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        if reason == CloseReason::OwnershipLost {
+            return;
+        }
+        // A store that does not answer must not use up the time in which the stop is to be done.
+        let limit = self.options().shutdown_timeout / 3;
+        for error in writer.finish(limit).await {
+            self.report(ProcessingError::Checkpoint(error)).await;
+        }
+    }
+
+    fn restarted(&self) -> TermEnd {
+        TermEnd::Restarted {
+            in_vain: self.delivered.is_none(),
+        }
+    }
+
+    pub(super) fn handler(&self) -> &dyn ErasedHandler {
         &*self.pump.shared.handler
     }
 
-    fn options(&self) -> &ProcessorOptions {
+    pub(super) fn options(&self) -> &ProcessorOptions {
         &self.pump.shared.options
     }
 
-    async fn report(&self, error: ProcessingError) {
+    pub(super) async fn report(&self, error: ProcessingError) {
         report(self.handler(), Some(&self.context), &error).await;
     }
 }
@@ -428,6 +430,14 @@ async fn take(
         }
     }
     Ok(events)
+}
+
+/// The next checkpoint that a policy asked for and that failed.
+async fn failed(writer: &mut Option<Writer>) -> CheckpointError {
+    match writer {
+        Some(writer) => writer.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Why no receiver was opened.

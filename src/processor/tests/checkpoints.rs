@@ -166,7 +166,10 @@ async fn an_unreadable_checkpoint_holds_its_partition_back_and_no_other() {
         recorder.events("0").is_empty(),
         "started without knowing where"
     );
-    let error = Seen::Error(Some("0".into()), "reading the checkpoint".into());
+    let error = Seen::Error(
+        Some("0".into()),
+        "the position to start from is invalid".into(),
+    );
     assert!(recorder.seen().contains(&error));
     store.spoil_checkpoint(None);
     delivered(&recorder, "0", &[0]).await;

@@ -1,0 +1,225 @@
+//! Where a term starts.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::checkpointer::Replayed;
+use super::handler::CloseReason;
+use super::pump::Detour;
+use super::report::contained;
+use super::term::{Term, TermEnd};
+use crate::error::{CheckpointError, InvalidPositionError, ProcessingError, StoreErrorKind};
+use crate::model::{Checkpoint, EventPosition, PartitionProperties};
+use crate::telemetry;
+
+/// How long a term waits to hear how long its partition is. Without an answer it starts: the service has a say too.
+const LOOK_FOR: Duration = Duration::from_secs(5);
+
+impl Term<'_> {
+    /// Reads the checkpoint and tells the application of the start; it may wish for a position.
+    pub(super) async fn begin(
+        &mut self,
+    ) -> Result<(Option<Checkpoint>, Option<EventPosition>), TermEnd> {
+        let mut backoff = self.pump.backoff();
+        let checkpoint = loop {
+            match self.read_checkpoint().await {
+                Ok(checkpoint) => break checkpoint,
+                Err(CheckpointError::Store(error))
+                    if error.kind() == StoreErrorKind::MalformedRecord =>
+                {
+                    return Err(self.nowhere(InvalidPositionError::Unreadable(error)).await);
+                }
+                Err(CheckpointError::Store(error)) => {
+                    self.report(ProcessingError::ReadCheckpoint(error)).await;
+                }
+                Err(error) => self.report(ProcessingError::Checkpoint(error)).await,
+            }
+            if let Some(reason) = self.pump.pause(&mut backoff).await {
+                return Err(TermEnd::Closed(reason));
+            }
+        };
+        let hook = self.handler().on_partition_initialize(&self.context);
+        match contained("on_partition_initialize", hook).await {
+            Ok(wished) => Ok((checkpoint, wished)),
+            Err(error) => {
+                self.report(error).await;
+                Err(TermEnd::Failed)
+            }
+        }
+    }
+
+    async fn read_checkpoint(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
+        let checkpointer = self.context.checkpointer();
+        let is_reset = self
+            .pump
+            .detour
+            .as_ref()
+            .is_some_and(|detour| detour.is_reset);
+        if self.options().strict_fencing && !self.pump.is_fenced && !is_reset {
+            let checkpoint = checkpointer.read_and_touch().await?;
+            self.pump.is_fenced = true;
+            return Ok(checkpoint);
+        }
+        let checkpoint = checkpointer.read(is_reset).await;
+        checkpoint.map_err(CheckpointError::Store)
+    }
+
+    /// Where the term starts. `Err`: it ends before that is known.
+    pub(super) async fn position(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        wished: Option<EventPosition>,
+    ) -> Result<EventPosition, TermEnd> {
+        if let Some(Detour { position, .. }) = &self.pump.detour {
+            let position = self.pinned(position.clone()).await?;
+            if let Some(detour) = &mut self.pump.detour {
+                detour.position = position.clone();
+            }
+            return Ok(position);
+        }
+        if let Some(checkpoint) = checkpoint
+            && let Some(position) = EventPosition::after_checkpoint(checkpoint)
+        {
+            self.check_against_log(checkpoint).await?;
+            return Ok(position);
+        }
+        if let Some(position) = &self.pump.started_at {
+            return Ok(position.clone());
+        }
+        let position =
+            wished.unwrap_or_else(|| self.options().starting_position(&self.pump.partition_id));
+        let position = self.pinned(position).await?;
+        self.pump.started_at = Some(position.clone());
+        Ok(position)
+    }
+
+    /// Turns "latest" into a place in the log. Asked again after a lost link, "latest" would be a later place, and what
+    /// came in between would never be read.
+    async fn pinned(&self, position: EventPosition) -> Result<EventPosition, TermEnd> {
+        if position != EventPosition::Latest {
+            return Ok(position);
+        }
+        let mut backoff = self.pump.backoff();
+        loop {
+            match self.properties().await {
+                Ok(properties) if properties.last_enqueued_sequence_number < 0 => {
+                    return Ok(EventPosition::Earliest);
+                }
+                Ok(properties) => {
+                    let last = properties.last_enqueued_sequence_number;
+                    return Ok(EventPosition::sequence_number(last));
+                }
+                Err(PropertiesEnd::Stopped(reason)) => return Err(TermEnd::Closed(reason)),
+                Err(PropertiesEnd::Failed(error)) => self.report(error).await,
+            }
+            if let Some(reason) = self.pump.pause(&mut backoff).await {
+                return Err(TermEnd::Closed(reason));
+            }
+        }
+    }
+
+    /// Looks whether the checkpoint can belong to this log. The service refuses most positions that cannot, but not
+    /// all, and says nothing about events that expired.
+    async fn check_against_log(&mut self, checkpoint: &Checkpoint) -> Result<(), TermEnd> {
+        let Some(sequence_number) = checkpoint.sequence_number else {
+            return Ok(());
+        };
+        let mut backoff = self.pump.backoff();
+        let mut is_second_look = false;
+        loop {
+            let properties = match timeout(LOOK_FOR, self.properties()).await {
+                Ok(Ok(properties)) => properties,
+                Ok(Err(PropertiesEnd::Stopped(reason))) => return Err(TermEnd::Closed(reason)),
+                Ok(Err(PropertiesEnd::Failed(error))) => {
+                    tracing::debug!(
+                        target: telemetry::PROCESSOR,
+                        partition_id = %self.pump.partition_id, error = %telemetry::chain(&error),
+                        "the checkpoint is not checked against the partition"
+                    );
+                    return Ok(());
+                }
+                Err(_) => return Ok(()),
+            };
+            let last_enqueued = properties.last_enqueued_sequence_number;
+            if last_enqueued >= sequence_number {
+                let missed = properties.beginning_sequence_number - sequence_number - 1;
+                if missed > 0 && !properties.is_empty {
+                    let error = ProcessingError::EventsExpired {
+                        checkpoint: sequence_number,
+                        missed,
+                    };
+                    self.report(error).await;
+                }
+                return Ok(());
+            }
+            // One answer may be an old one.
+            if is_second_look {
+                let error = InvalidPositionError::BeyondEnd {
+                    checkpoint: sequence_number,
+                    last_enqueued,
+                };
+                return Err(self.nowhere(error).await);
+            }
+            is_second_look = true;
+            if let Some(reason) = self.pump.pause(&mut backoff).await {
+                return Err(TermEnd::Closed(reason));
+            }
+        }
+    }
+
+    async fn properties(&self) -> Result<PartitionProperties, PropertiesEnd> {
+        let transport = &self.pump.shared.transport;
+        tokio::select! {
+            biased;
+            reason = self.pump.signal.stopped() => Err(PropertiesEnd::Stopped(reason)),
+            properties = transport.partition_properties(&self.pump.partition_id) => {
+                properties.map_err(|error| PropertiesEnd::Failed(ProcessingError::EventHub(error)))
+            }
+        }
+    }
+
+    /// The term cannot start, or go on, where it should. Notes what the policy puts in its place.
+    pub(super) async fn nowhere(&mut self, error: InvalidPositionError) -> TermEnd {
+        self.report(ProcessingError::InvalidPosition(error)).await;
+        // A place that somebody asked for is not tried again: next is the checkpoint, and if that leads nowhere
+        // either, the policy.
+        if self.pump.detour.take().is_some() {
+            return TermEnd::Failed;
+        }
+        let Some(position) = self.options().invalid_position.position() else {
+            return TermEnd::Nowhere;
+        };
+        tracing::warn!(
+            target: telemetry::PROCESSOR,
+            partition_id = %self.pump.partition_id, ?position,
+            "the partition starts elsewhere, as `invalid_position` says; the next checkpoint replaces the stored one"
+        );
+        self.pump.detour = Some(Detour {
+            position,
+            is_reset: true,
+        });
+        TermEnd::Failed
+    }
+
+    /// Notes where a replay goes on if the next term is one of this stay.
+    pub(super) async fn remember_detour(&mut self) {
+        let Some(detour) = &mut self.pump.detour else {
+            return;
+        };
+        match self.context.checkpointer().replayed().await {
+            Replayed::Nothing => {}
+            Replayed::Until(checkpoint) => {
+                if let Some(position) = EventPosition::after_checkpoint(&checkpoint) {
+                    detour.position = position;
+                }
+            }
+            Replayed::Beyond => self.pump.detour = None,
+        }
+    }
+}
+
+enum PropertiesEnd {
+    Stopped(CloseReason),
+    Failed(ProcessingError),
+}

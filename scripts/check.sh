@@ -123,6 +123,13 @@ interop() {
     EHP_INTEROP=1 EHP_PYTHON="$PYTHON" run_tests --test interop
 }
 
+# Random bytes, disfigured traffic and faults against the emulator while the Python SDK works through it. Ten minutes of
+# it say something about memory: EHP_TORTURE_SECONDS=600.
+torture() {
+    EHP_TORTURE_SECONDS="${EHP_TORTURE_SECONDS:-25}" EHP_PYTHON="$PYTHON" \
+        run_tests --test torture -- --nocapture
+}
+
 # Packs each crate, builds it from the package alone and stops short of the upload.
 publish() {
     local dirty=()
@@ -153,6 +160,7 @@ if [ -e examples/quickstart.rs ]; then
 fi
 if ! "$fast"; then
     step "interop" interop
+    step "torture" torture
     step "cargo-deny" install_cargo_deny
     step "cargo deny" cargo deny --log-level error check bans licenses sources
     step "cargo publish" publish

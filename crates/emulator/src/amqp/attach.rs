@@ -71,8 +71,8 @@ fn address(attach: &Attach) -> &str {
 pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accepted, AmqpError> {
     let address = address(attach);
     match (Address::parse(address), attach.is_receiver) {
-        (Address::Cbs, is_receiver) => Ok(node(attach, Node::Cbs, is_receiver)),
-        (Address::Management, is_receiver) => Ok(node(attach, Node::Management, is_receiver)),
+        (Address::Cbs, is_receiver) => Ok(node(attach, core, Node::Cbs, is_receiver)),
+        (Address::Management, is_receiver) => Ok(node(attach, core, Node::Management, is_receiver)),
         (Address::Hub { hub }, false) => publisher(attach, core, &hub, None),
         (Address::Partition { hub, partition }, false) => {
             publisher(attach, core, &hub, Some(partition))
@@ -89,7 +89,7 @@ pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accep
     }
 }
 
-fn node(attach: &Attach, node: Node, is_receiver: bool) -> Accepted {
+fn node(attach: &Attach, core: &Core, node: Node, is_receiver: bool) -> Accepted {
     let snd_settle_mode = snd_settle_mode(attach);
     let kind = if is_receiver {
         LinkKind::Replies(Box::new(Replies {
@@ -103,7 +103,7 @@ fn node(attach: &Attach, node: Node, is_receiver: bool) -> Accepted {
     } else {
         LinkKind::Requests {
             node,
-            incoming: incoming(attach, REQUEST_CREDIT),
+            incoming: incoming(attach, core, REQUEST_CREDIT),
         }
     };
     Accepted {
@@ -113,8 +113,13 @@ fn node(attach: &Attach, node: Node, is_receiver: bool) -> Accepted {
     }
 }
 
-fn incoming(attach: &Attach, credit: u32) -> Incoming {
-    Incoming::new(attach.initial_delivery_count.unwrap_or(0), credit)
+fn incoming(attach: &Attach, core: &Core, credit: u32) -> Incoming {
+    let incomplete = core.service.incomplete.clone();
+    Incoming::new(
+        attach.initial_delivery_count.unwrap_or(0),
+        credit,
+        incomplete,
+    )
 }
 
 fn publisher(
@@ -144,7 +149,7 @@ fn publisher(
     Ok(Accepted {
         kind: LinkKind::Publisher {
             target,
-            incoming: incoming(attach, credit),
+            incoming: incoming(attach, core, credit),
         },
         snd_settle_mode: snd_settle_mode(attach),
         resource: Some(resource),

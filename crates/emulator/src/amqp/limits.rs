@@ -15,6 +15,8 @@ pub(crate) const MAX_DEPTH: usize = 64;
 pub(crate) const MAX_ELEMENTS: u32 = 65_536;
 /// Largest event or batch. PROTOCOL: Standard tier of the service.
 pub(crate) const MAX_MESSAGE: usize = 1024 * 1024;
+/// Messages of which some frames are still to come, over all connections.
+pub(crate) const MAX_INCOMPLETE: usize = 256 * 1024 * 1024;
 /// Highest channel number, hence sessions per connection minus one.
 pub(crate) const CHANNEL_MAX: u16 = 255;
 /// Links per session, those waiting for the peer's detach included.

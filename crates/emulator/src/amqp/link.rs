@@ -9,6 +9,7 @@ use super::codec::incoming::Transfer;
 use super::consumer::Consumer;
 use super::delivery::{Credit, Delivery};
 use super::errors::{AmqpError, condition};
+use super::incomplete::{Incomplete, Part};
 use super::limits::{MAX_MESSAGE, MAX_PENDING_REPLIES};
 
 /// A link; both ends use the handle the peer chose, which is unique among all since only peers
@@ -103,6 +104,7 @@ pub(crate) struct Incoming {
     pub(crate) delivery_count: u32,
     pub(crate) credit_left: u32,
     credit: u32,
+    incomplete: Incomplete,
     partial: Option<Partial>,
 }
 
@@ -113,6 +115,7 @@ struct Partial {
     is_settled: bool,
     size: usize,
     bytes: BytesMut,
+    part: Part,
 }
 
 /// A message that arrived whole.
@@ -127,11 +130,12 @@ pub(crate) struct Arrived {
 }
 
 impl Incoming {
-    pub(crate) fn new(initial_delivery_count: u32, credit: u32) -> Self {
+    pub(crate) fn new(initial_delivery_count: u32, credit: u32, incomplete: Incomplete) -> Self {
         Self {
             delivery_count: initial_delivery_count,
             credit_left: credit,
             credit,
+            incomplete,
             partial: None,
         }
     }
@@ -159,9 +163,16 @@ impl Incoming {
         partial.size += transfer.payload.len();
         if partial.size > MAX_MESSAGE {
             partial.bytes = BytesMut::new();
+            partial.part = self.incomplete.part();
         }
         let is_single = !transfer.more && partial.size == transfer.payload.len();
         if !is_single && partial.size <= MAX_MESSAGE {
+            if !partial.part.grow(transfer.payload.len()) {
+                return Err(AmqpError::new(
+                    condition::RESOURCE_LIMIT,
+                    "too many bytes of incomplete messages",
+                ));
+            }
             partial.bytes.extend_from_slice(&transfer.payload);
         }
         if transfer.more {
@@ -202,6 +213,7 @@ impl Incoming {
             is_settled: false,
             size: 0,
             bytes: BytesMut::new(),
+            part: self.incomplete.part(),
         })
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod fault_kinds;
 pub(crate) mod fault_rules;
 #[cfg(feature = "unstable-fuzz")]
 pub(crate) mod fuzz;
+mod incomplete;
 mod late;
 pub(crate) mod limits;
 mod link;

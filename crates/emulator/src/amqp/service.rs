@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::driver::Pace;
 use super::fault_rules::FaultRules;
+use super::incomplete::Incomplete;
 use super::sas::Keys;
 use super::signal::Signal;
 use crate::broker::{Broker, lock};
@@ -19,6 +20,7 @@ pub(crate) struct Service {
     pub(crate) keys: Keys,
     pub(crate) faults: FaultRules,
     pub(crate) pace: watch::Sender<Pace>,
+    pub(crate) incomplete: Incomplete,
     /// Whether links and connections end when they are idle.
     pub(crate) ends_idle: bool,
     connections: Mutex<HashMap<u64, UnboundedSender<Signal>>>,
@@ -32,6 +34,7 @@ impl Service {
             keys,
             faults: FaultRules::default(),
             pace: watch::Sender::new(Pace::default()),
+            incomplete: Incomplete::default(),
             ends_idle: false,
             connections: Mutex::new(HashMap::new()),
             next_connection: AtomicU64::new(1),

@@ -76,6 +76,60 @@ async fn a_slow_head_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_slow_body_is_cut_off() {
+    let options = BlobOptions {
+        key: None,
+        body_timeout: Some(Duration::from_millis(50)),
+        ..BlobOptions::default()
+    };
+    let (server, client) = start(options).await;
+    let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+    let head = "PUT /devstoreaccount1/con/b HTTP/1.1\r\nHost: x\r\nx-ms-blob-type: BlockBlob\r\n\
+                Content-Length: 5\r\n\r\nhel";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut reply = Vec::new();
+    let end = stream.read_to_end(&mut reply);
+    tokio::time::timeout(Duration::from_secs(5), end)
+        .await
+        .unwrap()
+        .unwrap();
+    let reply = String::from_utf8_lossy(&reply);
+    assert!(reply.contains("OperationTimedOut"), "{reply}");
+    assert_eq!(client.send("HEAD", "/con/b", &[], "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_blobs_come_in_pages() {
+    const BLOBS: usize = 100_000;
+    let options = BlobOptions {
+        key: None,
+        ..BlobOptions::default()
+    };
+    let (server, client) = start(options).await;
+    for n in 0..BLOBS {
+        let name = format!("ownership/{n:06}");
+        server.put_blob("con", &name, &[("ownerid", "a")]).unwrap();
+    }
+    let mut marker = String::new();
+    let mut names = 0;
+    loop {
+        let path = format!(
+            "/con?restype=container&comp=list&include=metadata&prefix=ownership/&marker={marker}"
+        );
+        let page = client.send("GET", &path, &[], "").await;
+        assert_eq!(page.status, 200);
+        assert!(page.body.len() < 4 << 20, "{}", page.body.len());
+        names += page.body.matches("<Name>").count();
+        let next = page.body.split("<NextMarker>").nth(1);
+        match next.and_then(|rest| rest.split_once("</NextMarker>")) {
+            Some((next, _)) => marker = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(names, BLOBS);
+}
+
+#[tokio::test]
 async fn bodies_metadata_and_names_have_limits() {
     let options = BlobOptions {
         max_body_bytes: 4,

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::amqp::incomplete::Incomplete;
 
 fn field() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -66,4 +67,37 @@ proptest! {
         peer.bytes(&bytes);
         peer.later(Duration::from_secs(100));
     }
+}
+
+#[test]
+fn messages_that_never_end_share_a_bound() {
+    let mut peer = Peer::with(Keys::default(), |service| {
+        service.incomplete = Incomplete::with_limit(1000);
+    })
+    .open();
+    for handle in 0..3 {
+        peer.attach(handle, false, "hub");
+    }
+    peer.output();
+    peer.send(0, 0, true, &[0; 400]);
+    peer.send(1, 1, true, &[0; 400]);
+    assert!(peer.output().is_empty());
+    peer.send(2, 2, true, &[0; 400]);
+    let got = peer.output();
+    assert_eq!(codes(&got), [descriptor::DETACH]);
+    assert!(format!("{:?}", got[0].2).contains("resource-limit-exceeded"));
+
+    // What the others keep counts until they end or are cut off.
+    peer.send(0, 0, false, b"");
+    peer.frame(0, descriptor::DETACH, |f| {
+        f.uint(1).boolean(true);
+    });
+    peer.attach(3, false, "hub");
+    peer.output();
+    let message = [&b"\x00\x53\x75\xb0\x00\x00\x03\x20"[..], &[7; 800]].concat();
+    peer.send(3, 3, true, &message[..500]);
+    peer.send(3, 3, false, &message[500..]);
+    peer.later(Duration::from_millis(3));
+    let got = peer.output();
+    assert_eq!(codes(&got), [descriptor::DISPOSITION], "{got:?}");
 }

@@ -34,6 +34,10 @@ impl Peer {
     }
 
     fn with_keys(keys: Keys) -> Self {
+        Self::with(keys, |_| {})
+    }
+
+    fn with(keys: Keys, adjust: impl FnOnce(&mut Service)) -> Self {
         let broker = Broker::new(
             Retention {
                 events: 1000,
@@ -42,7 +46,9 @@ impl Peer {
             crate::broker::Clock::Wall,
         );
         broker.create_hub("hub", 2);
-        let service = Arc::new(Service::new(broker, keys));
+        let mut service = Service::new(broker, keys);
+        adjust(&mut service);
+        let service = Arc::new(service);
         let (sender, signals) = unbounded_channel();
         let now = Instant::now();
         let connection = Connection::new(1, Arc::clone(&service), sender, now);

@@ -24,6 +24,12 @@ pub(crate) struct Operation {
     /// Refuse receivers of consumer groups that are neither named nor $Default.
     #[arg(long)]
     strict_groups: bool,
+    /// Behave as a geo-replicated namespace: offsets are text that is no number.
+    #[arg(long)]
+    geo_replication: bool,
+    /// Refuse a second pair of $cbs links on a connection, as the service does.
+    #[arg(long)]
+    single_cbs_link: bool,
     /// Drop events older than this, such as 90s, 15m, 24h or 7d.
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     retention_age: Option<Duration>,
@@ -43,6 +49,8 @@ impl Operation {
         let mut builder = builder
             .with_fsync(self.fsync)
             .with_strict_groups(self.strict_groups)
+            .with_geo_replication(self.geo_replication)
+            .with_single_cbs_link(self.single_cbs_link)
             .with_memory_budget(self.memory_mib.saturating_mul(1 << 20));
         if let Some(path) = self.data {
             builder = builder.with_data_dir(path);

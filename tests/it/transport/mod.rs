@@ -1,6 +1,7 @@
 //! The AMQP client against the emulator: reading, and what the other modules share.
 
 mod flow;
+mod geo;
 mod identity;
 mod recovery;
 

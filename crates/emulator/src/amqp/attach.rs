@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::address::Address;
+use super::cbs;
 use super::codec::Value;
 use super::codec::incoming::Attach;
 use super::connection::Core;
@@ -17,10 +18,12 @@ use super::link::{Incoming, LinkKind, Node, PublishTarget, Replies};
 use super::sas::now_s;
 use super::selector;
 use super::signal::{LinkHandle, LinkKey, receiver_name};
-use crate::broker::{Claim, Hub, Refusal, SubscribeError};
+use crate::broker::{Claim, Hub, Position, PositionError, Refusal, SubscribeError};
 
 /// Capability of a receiver that wants to know how far the partition is with each event.
-pub(crate) const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
+const RUNTIME_METRIC: &str = "com.microsoft:enable-receiver-runtime-metric";
+/// Capability of a peer that takes offsets for what they are: text.
+const GEO_REPLICATION: &str = "com.microsoft:georeplication";
 const EPOCH: &str = "com.microsoft:epoch";
 const RECEIVER_NAME: &str = "com.microsoft:receiver-name";
 const SND_SETTLED: u8 = 1;
@@ -68,11 +71,24 @@ fn address(attach: &Attach) -> &str {
 }
 
 /// Decides on an attach, with all its effects on the broker.
-pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accepted, AmqpError> {
+pub(crate) fn decide(
+    attach: &Attach,
+    key: LinkKey,
+    core: &mut Core,
+) -> Result<Accepted, AmqpError> {
     let address = address(attach);
     match (Address::parse(address), attach.is_receiver) {
-        (Address::Cbs, is_receiver) => Ok(node(attach, core, Node::Cbs, is_receiver)),
-        (Address::Management, is_receiver) => Ok(node(attach, core, Node::Management, is_receiver)),
+        (Address::Cbs, is_receiver) => {
+            let seat = match core.service.has_single_cbs {
+                true => match core.cbs_seats.take(is_receiver) {
+                    None => return Err(cbs::already_open(core.id)),
+                    seat => seat,
+                },
+                false => None,
+            };
+            Ok(node(attach, core, Node::Cbs, seat))
+        }
+        (Address::Management, _) => Ok(node(attach, core, Node::Management, None)),
         (Address::Hub { hub }, false) => publisher(attach, core, &hub, None),
         (Address::Partition { hub, partition }, false) => {
             publisher(attach, core, &hub, Some(partition))
@@ -89,9 +105,9 @@ pub(crate) fn decide(attach: &Attach, key: LinkKey, core: &Core) -> Result<Accep
     }
 }
 
-fn node(attach: &Attach, core: &Core, node: Node, is_receiver: bool) -> Accepted {
+fn node(attach: &Attach, core: &Core, node: Node, seat: Option<cbs::Seat>) -> Accepted {
     let snd_settle_mode = snd_settle_mode(attach);
-    let kind = if is_receiver {
+    let kind = if attach.is_receiver {
         LinkKind::Replies(Box::new(Replies {
             node,
             target: attach.target.address.clone(),
@@ -99,11 +115,13 @@ fn node(attach: &Attach, core: &Core, node: Node, is_receiver: bool) -> Accepted
             credit: Credit::default(),
             queue: std::collections::VecDeque::new(),
             unsent: None,
+            _seat: seat,
         }))
     } else {
         LinkKind::Requests {
             node,
             incoming: incoming(attach, core, REQUEST_CREDIT),
+            _seat: seat,
         }
     };
     Accepted {
@@ -177,9 +195,25 @@ fn consumer(
     // The position first: a receiver that cannot start must not displace another.
     let position =
         selector::position(&attach.source.filter).map_err(|e| argument(&e.to_string()))?;
-    let next = partition
-        .resolve(&position)
-        .map_err(|e| argument(&e.to_string()))?;
+    let misplaced = |error: &PositionError| match error {
+        PositionError::Replicated { .. } => AmqpError::new(
+            condition::GEO_OFFSET,
+            format!("{error} {}", tracking(&entity)),
+        ),
+        PositionError::Offset { .. } | PositionError::SequenceNumber { .. } => {
+            argument(&error.to_string())
+        }
+    };
+    // The service is known to refuse offsets that are numbers; that it refuses all offsets of a
+    // receiver without the capability, and only those, is a guess.
+    if let Position::Offset { text, .. } = &position
+        && hub.is_geo_replicated()
+        && !desires(attach, GEO_REPLICATION)
+    {
+        let given = text.clone();
+        return Err(misplaced(&PositionError::Replicated { given }));
+    }
+    let next = partition.resolve(&position).map_err(|e| misplaced(&e))?;
 
     let property = |name| attach.properties.entry(name);
     let claim = Claim {
@@ -200,10 +234,7 @@ fn consumer(
         subscription,
         next,
         settled: snd_settle_mode == SND_SETTLED,
-        with_metrics: attach
-            .desired_capabilities
-            .iter()
-            .any(|name| name == RUNTIME_METRIC),
+        with_metrics: desires(attach, RUNTIME_METRIC),
         credit: Credit::default(),
         unsent: None,
         disturbed: std::collections::VecDeque::new(),
@@ -213,6 +244,24 @@ fn consumer(
         snd_settle_mode,
         resource: Some(resource),
     })
+}
+
+fn desires(attach: &Attach, capability: &str) -> bool {
+    let desired = &attach.desired_capabilities;
+    desired.iter().any(|name| name == capability)
+}
+
+/// The capabilities an answer offers, of those that were desired.
+pub(crate) fn offered(attach: &Attach, is_geo_replicated: bool) -> Vec<&'static str> {
+    let is_event_link = place(attach).0.is_some();
+    [
+        (RUNTIME_METRIC, attach.is_receiver),
+        (GEO_REPLICATION, is_event_link && is_geo_replicated),
+    ]
+    .into_iter()
+    .filter(|(name, is_offered)| *is_offered && desires(attach, name))
+    .map(|(name, _)| name)
+    .collect()
 }
 
 /// The event hub, if no fault is set for it, it exists and the connection may use it.
@@ -274,5 +323,48 @@ fn refused(refusal: &Refusal, claim: &Claim, entity: &str) -> AmqpError {
                 ),
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::incoming::Terminus;
+    use super::*;
+
+    #[test]
+    fn capabilities_are_offered_to_those_who_desire_them() {
+        let attach = |is_receiver, address: &str, desired: &[&str]| {
+            let terminus = || Terminus {
+                address: Some(address.to_owned()),
+                filter: Value::Null,
+            };
+            Attach {
+                name: "link".to_owned(),
+                handle: 0,
+                is_receiver,
+                snd_settle_mode: None,
+                rcv_settle_mode: None,
+                raw_source: None,
+                raw_target: None,
+                source: terminus(),
+                target: terminus(),
+                initial_delivery_count: None,
+                desired_capabilities: desired.iter().map(|&name| name.to_owned()).collect(),
+                properties: Value::Null,
+            }
+        };
+        let both = [GEO_REPLICATION, RUNTIME_METRIC];
+        let consumer = "hub/ConsumerGroups/$Default/Partitions/0";
+        let offered_for = |is_receiver, address, is_replicated| {
+            offered(&attach(is_receiver, address, &both), is_replicated)
+        };
+        assert_eq!(offered_for(true, consumer, false), [RUNTIME_METRIC]);
+        assert_eq!(
+            offered_for(true, consumer, true),
+            [RUNTIME_METRIC, GEO_REPLICATION]
+        );
+        assert_eq!(offered_for(false, "hub", true), [GEO_REPLICATION]);
+        assert!(offered_for(false, "$cbs", true).is_empty());
+        assert!(offered(&attach(true, consumer, &[]), true).is_empty());
     }
 }

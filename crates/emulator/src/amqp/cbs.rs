@@ -1,13 +1,52 @@
 //! `$cbs`: put-token.
 
+use std::sync::{Arc, Weak};
+
 use super::codec::Value;
-use super::errors::{condition, tracking};
+use super::errors::{AmqpError, condition, tracking};
 use super::request::{Reply, Request};
 use super::sas::{Grants, now_s};
 use super::service::Service;
 
 /// PROTOCOL: 202 and no other success code; Rust refuses 200.
 const ACCEPTED: i32 = 202;
+
+/// The place of a `$cbs` link on its connection, free again when the link is gone.
+pub(crate) type Seat = Arc<()>;
+
+/// The places a connection has where only one pair of links is allowed.
+#[derive(Debug, Default)]
+pub(crate) struct Seats {
+    requests: Weak<()>,
+    replies: Weak<()>,
+}
+
+impl Seats {
+    /// A place for a link of this direction, if it is free.
+    pub(crate) fn take(&mut self, is_receiver: bool) -> Option<Seat> {
+        let place = match is_receiver {
+            true => &mut self.replies,
+            false => &mut self.requests,
+        };
+        if place.strong_count() > 0 {
+            return None;
+        }
+        let seat = Arc::new(());
+        *place = Arc::downgrade(&seat);
+        Some(seat)
+    }
+}
+
+/// PROTOCOL: the wording of the service.
+pub(crate) fn already_open(connection: u64) -> AmqpError {
+    AmqpError::new(
+        condition::NOT_ALLOWED,
+        format!(
+            "A link to connection '{connection}' $cbs node has already been opened. {}",
+            tracking("$cbs")
+        ),
+    )
+}
 
 /// Judges a put-token request.
 pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) -> Reply {

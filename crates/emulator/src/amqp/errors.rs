@@ -11,6 +11,7 @@ pub(crate) mod condition {
     pub(crate) const DECODE: &str = "amqp:decode-error";
     pub(crate) const DETACH_FORCED: &str = "amqp:link:detach-forced";
     pub(crate) const FRAMING: &str = "amqp:connection:framing-error";
+    pub(crate) const GEO_OFFSET: &str = "com.microsoft:georeplication:invalid-offset";
     pub(crate) const HANDLE_IN_USE: &str = "amqp:session:handle-in-use";
     pub(crate) const INTERNAL: &str = "amqp:internal-error";
     pub(crate) const LINK_STOLEN: &str = "amqp:link:stolen";

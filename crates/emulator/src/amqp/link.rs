@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::cbs::Seat;
 use super::codec::incoming::Transfer;
 use super::consumer::Consumer;
 use super::delivery::{Credit, Delivery};
@@ -30,7 +31,11 @@ pub(crate) struct Link {
 #[derive(Debug)]
 pub(crate) enum LinkKind {
     /// The peer sends requests.
-    Requests { node: Node, incoming: Incoming },
+    Requests {
+        node: Node,
+        incoming: Incoming,
+        _seat: Option<Seat>,
+    },
     /// The peer receives replies.
     Replies(Box<Replies>),
     /// The peer sends events.
@@ -85,6 +90,7 @@ pub(crate) struct Replies {
     pub(crate) credit: Credit,
     pub(crate) queue: VecDeque<Bytes>,
     pub(crate) unsent: Option<Delivery>,
+    pub(crate) _seat: Option<Seat>,
 }
 
 impl Replies {

@@ -69,13 +69,15 @@ fn describe_hub(hub: &Hub) -> Value {
         .map(|p| Value::from(p.id()))
         .collect();
     let count = i32::try_from(hub.partitions().len()).unwrap_or(i32::MAX);
+    // INTEROP: SDKs take more than one for a geo-replicated namespace.
+    let factor = if hub.is_geo_replicated() { 2 } else { 1 };
     map(vec![
         ("name", Value::from(hub.name())),
         ("type", Value::from("com.microsoft:eventhub")),
         ("created_at", Value::Timestamp(hub.created_ms())),
         ("partition_count", Value::Int(count)),
         ("partition_ids", Value::Array(ids)),
-        ("georeplication_factor", Value::Int(1)),
+        ("georeplication_factor", Value::Int(factor)),
     ])
 }
 

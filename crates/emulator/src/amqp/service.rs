@@ -23,6 +23,8 @@ pub(crate) struct Service {
     pub(crate) incomplete: Incomplete,
     /// Whether links and connections end when they are idle.
     pub(crate) ends_idle: bool,
+    /// Whether a connection may have one pair of `$cbs` links only.
+    pub(crate) has_single_cbs: bool,
     connections: Mutex<HashMap<u64, UnboundedSender<Signal>>>,
     next_connection: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Service {
             pace: watch::Sender::new(Pace::default()),
             incomplete: Incomplete::default(),
             ends_idle: false,
+            has_single_cbs: false,
             connections: Mutex::new(HashMap::new()),
             next_connection: AtomicU64::new(1),
         }
@@ -43,6 +46,11 @@ impl Service {
 
     pub(crate) fn with_idle_rules(mut self, ends_idle: bool) -> Self {
         self.ends_idle = ends_idle;
+        self
+    }
+
+    pub(crate) fn with_single_cbs(mut self, is_single: bool) -> Self {
+        self.has_single_cbs = is_single;
         self
     }
 

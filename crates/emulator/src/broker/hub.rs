@@ -1,7 +1,7 @@
 //! One event hub: partitions, and the receivers of each consumer group.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::epoch::{Claim, EpochTable, Refusal};
@@ -36,6 +36,8 @@ pub(crate) struct Hub {
     receivers: Mutex<HashMap<Place, Receivers>>,
     /// Throughput, if it is limited.
     pub(crate) throttle: Option<Throttle>,
+    /// Of offsets if it is geo-replicated; 0 otherwise.
+    epoch: AtomicU32,
     next_subscription: AtomicU64,
     round_robin: AtomicUsize,
 }
@@ -56,11 +58,45 @@ impl Hub {
             groups: RwLock::new(groups.collect()),
             receivers: Mutex::new(HashMap::new()),
             throttle: settings.throughput_units.map(Throttle::new),
+            epoch: AtomicU32::new(0),
             next_subscription: AtomicU64::new(1),
             round_robin: AtomicUsize::new(0),
         };
         hub.open_partitions(entry.partitions as usize)?;
+        hub.open_epoch(entry.geo_epoch)?;
         Ok(hub)
+    }
+
+    /// What is on disk has the offsets it was written with, which may be of another epoch or form.
+    fn open_epoch(&self, remembered: u32) -> Result<(), DataError> {
+        if self.settings.is_geo_replicated {
+            self.move_to(remembered.max(1))?;
+        } else if remembered > 0 {
+            for partition in self.partitions().iter() {
+                partition.set_epoch(None);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn fail_over(&self) -> Result<(), DataError> {
+        self.move_to(self.epoch.load(Ordering::Acquire).saturating_add(1))
+    }
+
+    fn move_to(&self, epoch: u32) -> Result<(), DataError> {
+        if let Some((data, number)) = &self.place {
+            data.change_hub(*number, |entry| entry.geo_epoch = epoch)?;
+        }
+        self.epoch.store(epoch, Ordering::Release);
+        for partition in self.partitions().iter() {
+            partition.set_epoch(Some(epoch));
+        }
+        Ok(())
+    }
+
+    /// Whether its offsets are no numbers.
+    pub(crate) fn is_geo_replicated(&self) -> bool {
+        self.settings.is_geo_replicated
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -119,6 +155,11 @@ impl Hub {
                     settings.max_age,
                 )?,
             };
+            let mut log = log;
+            let epoch = self.epoch.load(Ordering::Acquire);
+            if epoch > 0 {
+                log.set_epoch(Some(epoch));
+            }
             let id = index.to_string();
             let partition = Arc::new_cyclic(|me| {
                 let share = settings.budget.share(std::sync::Weak::clone(me));

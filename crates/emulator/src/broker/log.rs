@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::Clock;
 use super::journal::Journal;
 use super::message::{Message, Stamp};
+use super::offset::Offset;
 use super::position::{Position, PositionError};
 use super::recovery::recover;
 use crate::storage::DataError;
@@ -65,7 +66,7 @@ pub(crate) struct LogState {
     pub(crate) begin_sequence_number: i64,
     /// -1 as long as nothing was ever enqueued.
     pub(crate) last_sequence_number: i64,
-    pub(crate) last_offset: Option<u64>,
+    pub(crate) last_offset: Option<Offset>,
     pub(crate) last_enqueued_ms: i64,
     pub(crate) is_empty: bool,
 }
@@ -74,7 +75,7 @@ pub(crate) struct LogState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) sequence_number: i64,
-    pub(crate) offset: u64,
+    pub(crate) offset: Offset,
 }
 
 /// Offsets grow by the stored size, from a start that no sequence number is near: code that mixes
@@ -88,6 +89,8 @@ pub(crate) struct Log {
     max_age: Option<Duration>,
     bytes: usize,
     edge: Edge,
+    /// Of the offsets, if the event hub is geo-replicated.
+    epoch: Option<u32>,
     journal: Option<Journal>,
 }
 
@@ -104,6 +107,7 @@ impl Log {
             max_age,
             bytes: 0,
             edge: Edge::default(),
+            epoch: None,
             journal: None,
         }
     }
@@ -143,10 +147,38 @@ impl Log {
         LogState {
             begin_sequence_number: self.begin(),
             last_sequence_number: self.end() - 1,
-            last_offset: self.edge.last_offset,
+            last_offset: self.edge.last_offset.map(|number| self.offset(number)),
             last_enqueued_ms: self.edge.last_enqueued_ms,
             is_empty: self.events.is_empty(),
         }
+    }
+
+    fn offset(&self, number: u64) -> Offset {
+        Offset {
+            epoch: self.epoch,
+            number,
+        }
+    }
+
+    /// Gives all events, those to come included, offsets of this epoch. What is on disk stays.
+    pub(crate) fn set_epoch(&mut self, epoch: Option<u32>) {
+        self.epoch = epoch;
+        for (sequence_number, event) in (self.begin()..).zip(&mut self.events) {
+            // It was taken apart before, or it would not be here.
+            let Ok(message) = Message::parse(&event.encoded) else {
+                continue;
+            };
+            let number = event.offset;
+            let mut buf = BytesMut::with_capacity(message.stored_len());
+            let stamp = Stamp {
+                sequence_number,
+                offset: &Offset { epoch, number }.to_string(),
+                enqueued_ms: event.enqueued_ms,
+            };
+            event.header_len = message.encode(stamp, &mut buf);
+            event.encoded = buf.freeze();
+        }
+        self.bytes = self.events.iter().map(StoredEvent::cost).sum();
     }
 
     /// Appends the messages as one unit and returns where the last one went.
@@ -170,7 +202,7 @@ impl Log {
         for message in messages {
             let sequence_number = edge.next_sequence_number;
             let offset = edge.next_offset;
-            let text = offset.to_string();
+            let text = self.offset(offset).to_string();
             let stamp = Stamp {
                 sequence_number,
                 offset: &text,
@@ -192,7 +224,7 @@ impl Log {
             });
             appended = Some(Appended {
                 sequence_number,
-                offset,
+                offset: self.offset(offset),
             });
         }
         // First to disk: what receivers see and senders hear of is there after a crash.
@@ -243,11 +275,18 @@ impl Log {
                 let invalid = || PositionError::Offset {
                     given: text.clone(),
                     last: self
-                        .edge
+                        .state()
                         .last_offset
                         .map_or_else(|| "-1".to_owned(), |o| o.to_string()),
                 };
-                let offset: u64 = text.parse().map_err(|_| invalid())?;
+                let offset = match Offset::parse(text, self.epoch) {
+                    Some(offset) => offset.number,
+                    None if self.epoch.is_some() => {
+                        let given = text.clone();
+                        return Err(PositionError::Replicated { given });
+                    }
+                    None => return Err(invalid()),
+                };
                 if self.edge.last_offset.is_none_or(|last| offset > last) {
                     return Err(invalid());
                 }

@@ -8,6 +8,7 @@ mod hub;
 mod journal;
 mod log;
 mod message;
+mod offset;
 mod partition;
 mod position;
 mod recovery;
@@ -31,7 +32,7 @@ pub(crate) use log::{LogState, Retention, StoredEvent};
 pub(crate) use message::Stamp;
 pub(crate) use message::{BATCH_FORMAT, Message, PARTITION_KEY};
 pub(crate) use partition::{Batch, Partition};
-pub(crate) use position::Position;
+pub(crate) use position::{Position, PositionError};
 
 use crate::amqp::limits::{MAX_HUBS, MAX_PARTITIONS};
 use crate::storage::{DataDir, DataError, HubEntry};
@@ -56,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) throughput_units: Option<u32>,
     /// Consumer groups have to be created before anybody can read in them.
     pub(crate) has_strict_groups: bool,
+    /// Offsets are no numbers and change with every fail-over.
+    pub(crate) is_geo_replicated: bool,
 }
 
 impl Settings {
@@ -67,6 +70,7 @@ impl Settings {
             budget: Arc::new(Budget::new(usize::MAX)),
             throughput_units: None,
             has_strict_groups: false,
+            is_geo_replicated: false,
         }
     }
 }
@@ -135,6 +139,7 @@ impl Broker {
             partitions,
             created_ms: self.settings.clock.now_ms(),
             consumer_groups: Vec::new(),
+            geo_epoch: 0,
         };
         if let Some(data) = &self.data {
             entry = data.add_hub(entry)?;
@@ -157,6 +162,19 @@ impl Broker {
             return Err(HubError::TooManyPartitions);
         }
         Ok(hub.grow(partitions)?)
+    }
+
+    /// Moves all event hubs to another region: the offsets they had are good no more.
+    ///
+    /// # Errors
+    ///
+    /// What the data directory said; event hubs before that one have moved.
+    pub(crate) fn fail_over(&self) -> Result<(), DataError> {
+        self.hubs().iter().try_for_each(|hub| hub.fail_over())
+    }
+
+    pub(crate) fn is_geo_replicated(&self) -> bool {
+        self.settings.is_geo_replicated
     }
 
     pub(crate) fn clock(&self) -> Clock {

@@ -84,6 +84,15 @@ impl Partition {
         self.share.set(inner.log.bytes());
     }
 
+    /// Gives its events offsets of this epoch.
+    pub(super) fn set_epoch(&self, epoch: Option<u32>) {
+        let mut inner = lock(&self.inner);
+        inner.log.set_epoch(epoch);
+        self.share.set(inner.log.bytes());
+        drop(inner);
+        self.share.relieve();
+    }
+
     pub(crate) fn resolve(&self, position: &Position) -> Result<i64, PositionError> {
         self.current().log.resolve(position)
     }

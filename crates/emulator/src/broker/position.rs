@@ -32,4 +32,10 @@ pub(crate) enum PositionError {
          system is '{last}'"
     )]
     SequenceNumber { given: i64, last: i64 },
+    /// The condition is the service's, the wording a guess.
+    #[error(
+        "The supplied offset '{given}' is invalid. Offsets of a geo-replicated namespace are good \
+         until its next fail-over, and for receivers that desire com.microsoft:georeplication."
+    )]
+    Replicated { given: String },
 }

@@ -187,7 +187,7 @@ fn what_is_no_message_is_refused() {
 fn positions_resolve_to_sequence_numbers() {
     let mut log = Log::new(KEEP_ALL);
     let offsets: Vec<u64> = (0..5)
-        .map(|n| append(&mut log, &[event("x")], 1000 + n * 10).offset)
+        .map(|n| append(&mut log, &[event("x")], 1000 + n * 10).offset.number)
         .collect();
     let offset = |text: String, inclusive| Position::Offset { text, inclusive };
     let time = |millis, inclusive| Position::EnqueuedTime { millis, inclusive };
@@ -259,8 +259,8 @@ proptest! {
             let appended = append(&mut log, &messages, clock);
             next += count as i64;
             prop_assert_eq!(appended.sequence_number, next - 1);
-            prop_assert!(appended.offset > last_offset);
-            last_offset = appended.offset;
+            prop_assert!(appended.offset.number > last_offset);
+            last_offset = appended.offset.number;
             let state = log.state();
             prop_assert!(state.last_enqueued_ms >= last_time.max(clock));
             last_time = state.last_enqueued_ms;

@@ -68,6 +68,7 @@ pub(super) enum Order {
         hub: String,
         partition: Option<String>,
     },
+    FailOver {},
     FreezeConnections {
         on: bool,
     },
@@ -197,6 +198,7 @@ impl Order {
             Self::ExpireTokens { hub, partition } => {
                 faults.expire_tokens(&hub, partition.as_deref());
             }
+            Self::FailOver {} => faults.fail_over().map_err(|error| error.to_string())?,
             Self::FreezeConnections { on } => faults.freeze_connections(on),
             Self::IgnoreAttaches { on } => faults.ignore_attaches(on),
             Self::IgnoreDetaches(at) => at.order(faults, Faults::ignore_detaches)?,

@@ -162,7 +162,11 @@ impl EmulatorBuilder {
         let (broker, blobs) = self.operation.open(self.retention, clock, blobs)?;
         let sas_key = self.sas_keys.first().cloned();
         let keys = Keys::new(self.sas_keys.iter().cloned().collect());
-        let service = Arc::new(Service::new(broker, keys).with_idle_rules(ends_idle));
+        let service = Arc::new(
+            Service::new(broker, keys)
+                .with_idle_rules(ends_idle)
+                .with_single_cbs(self.network.has_single_cbs),
+        );
         let amqp_listener = self.listen(self.amqp_port).await?;
         let blob_listener = self.listen(self.blob_port).await?;
         let amqp_addr = local_addr(&amqp_listener, self.host)?;

@@ -84,6 +84,9 @@ pub enum EmulatorError {
     /// An event hub has 1 to 2000 partitions.
     #[error("{0} is not a possible number of partitions")]
     InvalidPartitionCount(u32),
+    /// Only a geo-replicated namespace has another region.
+    #[error("the namespace is not geo-replicated")]
+    NotGeoReplicated,
     /// There is no such event hub.
     #[error("no event hub '{0}'")]
     NoSuchHub(String),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::amqp::errors::AmqpError;
+use super::EmulatorError;
+use crate::amqp::errors::{AmqpError, condition};
 use crate::amqp::fault_rules::{ActiveFault, Effect, Frequency, Scope};
 use crate::amqp::{BadFrame, EventLinks, ReplyFault, ResetStage, Service, Signal};
 
@@ -99,6 +100,29 @@ impl Faults {
         self.service
             .broadcast(|| Signal::ExpireTokens(scope.clone()));
         self.service.faults.note("expire_tokens");
+    }
+
+    /// Moves a geo-replicated namespace to its other region: offsets from before are good no more,
+    /// and all connections are closed as when a region goes down. No event is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::NotGeoReplicated`] without
+    /// [`with_geo_replication`](crate::EmulatorBuilder::with_geo_replication), and
+    /// [`EmulatorError::Data`] if a data directory cannot be written.
+    pub fn fail_over(&self) -> Result<(), EmulatorError> {
+        let broker = &self.service.broker;
+        if !broker.is_geo_replicated() {
+            return Err(EmulatorError::NotGeoReplicated);
+        }
+        broker
+            .fail_over()
+            .map_err(|error| EmulatorError::Data(error.to_string()))?;
+        let text = "The namespace has failed over to its secondary region.";
+        self.service
+            .broadcast(|| Signal::Close(error(condition::CONNECTION_FORCED, text)));
+        self.service.faults.note("fail_over");
+        Ok(())
     }
 
     /// Sends a frame that is none on all open connections.

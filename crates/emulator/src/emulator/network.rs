@@ -17,6 +17,7 @@ use crate::control::{Control, ControlServer};
 pub(super) struct NetworkOptions {
     control_port: Option<u16>,
     pub(super) ends_idle: Option<bool>,
+    pub(super) has_single_cbs: bool,
     tls_port: Option<u16>,
     ws_port: Option<u16>,
     wss_port: Option<u16>,
@@ -97,6 +98,14 @@ impl EmulatorBuilder {
     /// would jump from one deadline to the next.
     pub fn with_idle_rules(mut self, ends_idle: bool) -> Self {
         self.network.ends_idle = Some(ends_idle);
+        self
+    }
+
+    /// Refuses a second pair of `$cbs` links on a connection with `amqp:not-allowed`, as the service
+    /// does. Off by default: the official Rust SDK attaches a pair for each authorization, in a
+    /// session of its own, and would be refused as soon as two of them overlap.
+    pub fn with_single_cbs_link(mut self, is_single: bool) -> Self {
+        self.network.has_single_cbs = is_single;
         self
     }
 

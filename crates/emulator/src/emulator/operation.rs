@@ -21,6 +21,7 @@ pub(super) struct Operation {
     memory: usize,
     throughput_units: Option<u32>,
     has_strict_groups: bool,
+    is_geo_replicated: bool,
     /// Event hubs and consumer groups in them.
     pub(super) groups: Vec<(String, String)>,
 }
@@ -34,6 +35,7 @@ impl Default for Operation {
             memory: DEFAULT_MEMORY,
             throughput_units: None,
             has_strict_groups: false,
+            is_geo_replicated: false,
             groups: Vec::new(),
         }
     }
@@ -56,6 +58,7 @@ impl Operation {
             budget: Arc::new(Budget::new(self.memory)),
             throughput_units: self.throughput_units,
             has_strict_groups: self.has_strict_groups,
+            is_geo_replicated: self.is_geo_replicated,
             ..Settings::new(retention, clock)
         };
         let Some(root) = &self.data_dir else {
@@ -125,6 +128,19 @@ impl EmulatorBuilder {
     /// Without it a consumer group exists as soon as somebody reads in it.
     pub fn with_strict_groups(mut self, are_strict: bool) -> Self {
         self.operation.has_strict_groups = are_strict;
+        self
+    }
+
+    /// Behaves as a geo-replicated namespace does: offsets are text that is no number,
+    /// `com.microsoft:georeplication` is offered to those who desire it and
+    /// `georeplication_factor` is 2. A receiver that starts at an offset which is a number, is older
+    /// than the last [fail-over](crate::Faults::fail_over), or that does not desire the capability is
+    /// refused with `com.microsoft:georeplication:invalid-offset`.
+    ///
+    /// A data directory may be used with and without it in turn; its events get offsets of the form
+    /// that is asked for.
+    pub fn with_geo_replication(mut self, is_replicated: bool) -> Self {
+        self.operation.is_geo_replicated = is_replicated;
         self
     }
 

@@ -24,6 +24,9 @@ pub(crate) struct HubEntry {
     pub(crate) created_ms: i64,
     #[serde(default)]
     pub(crate) consumer_groups: Vec<String>,
+    /// The newest epoch of its offsets if it ever was geo-replicated, and 0 otherwise.
+    #[serde(default)]
+    pub(crate) geo_epoch: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -212,6 +215,7 @@ mod tests {
             partitions: 2,
             created_ms: 5,
             consumer_groups: Vec::new(),
+            geo_epoch: 0,
         };
         let entry = first.add_hub(entry).unwrap();
         first

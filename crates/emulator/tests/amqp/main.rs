@@ -9,6 +9,7 @@
 
 mod control;
 mod faults;
+mod geo;
 mod lifecycle;
 mod network;
 mod nodes;

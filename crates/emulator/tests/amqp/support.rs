@@ -38,14 +38,14 @@ impl Client {
         }
     }
 
-    pub(crate) async fn receiver(&mut self, partition: &str, options: Reading) -> Receiver {
+    pub(crate) async fn receiver(&mut self, partition: &str, options: Reading<'_>) -> Receiver {
         self.try_receiver(partition, options).await.unwrap()
     }
 
     pub(crate) async fn try_receiver(
         &mut self,
         partition: &str,
-        options: Reading,
+        options: Reading<'_>,
     ) -> Result<Receiver, fe2o3_amqp::link::ReceiverAttachError> {
         let address = format!("hub/ConsumerGroups/$Default/Partitions/{partition}");
         let mut properties = Fields::new();
@@ -66,12 +66,16 @@ impl Client {
             let metric = Symbol::from("com.microsoft:enable-receiver-runtime-metric");
             builder = builder.add_desired_capabilities(metric);
         }
+        if options.geo {
+            builder =
+                builder.add_desired_capabilities(Symbol::from("com.microsoft:georeplication"));
+        }
         builder.attach(&mut self.session).await
     }
 
     /// The error of an attach that is refused, on a session of its own: after a refusal the client
     /// may send its detach twice, and the second would meet the next link on the handle.
-    pub(crate) async fn refusal(&mut self, partition: &str, options: Reading) -> String {
+    pub(crate) async fn refusal(&mut self, partition: &str, options: Reading<'_>) -> String {
         let fresh = Session::begin(&mut self.connection).await.unwrap();
         let usual = std::mem::replace(&mut self.session, fresh);
         let error = self.try_receiver(partition, options).await.unwrap_err();
@@ -100,15 +104,16 @@ pub(crate) fn selector(position: &str) -> Described<Value> {
     }
 }
 
-pub(crate) struct Reading {
+pub(crate) struct Reading<'a> {
     pub(crate) name: &'static str,
-    pub(crate) position: &'static str,
+    pub(crate) position: &'a str,
     pub(crate) epoch: Option<i64>,
     pub(crate) credit: CreditMode,
     pub(crate) metrics: bool,
+    pub(crate) geo: bool,
 }
 
-impl Default for Reading {
+impl Default for Reading<'_> {
     fn default() -> Self {
         Self {
             name: "receiver",
@@ -116,6 +121,7 @@ impl Default for Reading {
             epoch: None,
             credit: CreditMode::Auto(100),
             metrics: false,
+            geo: false,
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use self::violation::Violation;
+use super::cbs::Seats;
 use super::codec::frame::HEARTBEAT;
 use super::codec::outgoing;
 use super::consumer::Pumped;
@@ -56,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) signals: UnboundedSender<Signal>,
     pub(crate) output: Output,
     pub(crate) grants: Grants,
+    pub(crate) cbs_seats: Seats,
     pub(crate) max_frame: usize,
     pub(crate) settlements: Settlements,
     pub(crate) now: Instant,
@@ -126,6 +128,7 @@ impl Connection {
                 signals,
                 output: Output::default(),
                 grants: Grants::default(),
+                cbs_seats: Seats::default(),
                 max_frame: limits::MIN_MAX_FRAME as usize,
                 settlements: Settlements::default(),
                 is_cut: false,

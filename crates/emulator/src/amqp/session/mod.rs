@@ -95,10 +95,12 @@ impl Session {
         } else {
             match attach::decide(attach, key, core) {
                 Ok(accepted) => {
+                    let is_geo_replicated = core.service.broker.is_geo_replicated();
+                    let offered = attach::offered(attach, is_geo_replicated);
                     let answer = AttachAnswer {
                         snd_settle_mode: accepted.snd_settle_mode,
                         max_message_size: MAX_MESSAGE as u64,
-                        offered_capabilities: offered(attach),
+                        offered_capabilities: &offered,
                     };
                     core.output
                         .write(|buf| outgoing::attach(buf, self.channel, attach, answer));
@@ -148,18 +150,5 @@ impl Session {
         self.links
             .get_mut(&key.handle)
             .filter(|link| link.serial == key.serial)
-    }
-}
-
-fn offered(attach: &Attach) -> &'static [&'static str] {
-    let wants_metrics = attach.is_receiver
-        && attach
-            .desired_capabilities
-            .iter()
-            .any(|c| c == attach::RUNTIME_METRIC);
-    if wants_metrics {
-        &[attach::RUNTIME_METRIC]
-    } else {
-        &[]
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use eventhubs_emulator::{Emulator, Event};
+use eventhubs_emulator::{Emulator, Event, TlsFault};
 use eventhubs_processor::EventPosition;
 use eventhubs_processor::error::TransportErrorKind as Kind;
 use eventhubs_processor::transport::{AmqpOptions, AmqpTransport, ReceiverOptions, Transport};
@@ -240,6 +240,77 @@ async fn client_that_trusts_us() {
         .unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("certificate"), "{source}");
+}
+
+/// The emulator's authority is trusted, so that one thing alone is wrong with each certificate.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tls_refuses_a_bad_certificate_whoever_signed_it() {
+    let emulator = Emulator::builder()
+        .with_hub(HUB, 1)
+        .with_tls_port(0)
+        .start()
+        .await
+        .unwrap();
+    let port = emulator.tls_addr().unwrap().port();
+    let trusted = std::env::temp_dir().join(format!("ehp-{port}-{}.pem", std::process::id()));
+    std::fs::write(&trusted, emulator.ca_certificate_pem().unwrap()).unwrap();
+    for (fault, told) in [
+        (None, "connected"),
+        (Some(TlsFault::Expired), "Expired"),
+        (Some(TlsFault::NotYetValid), "NotValidYet"),
+        (Some(TlsFault::SelfSigned), "UnknownIssuer"),
+        (Some(TlsFault::UnknownAuthority), "UnknownIssuer"),
+        (Some(TlsFault::WrongName), "NotValidForName"),
+        (Some(TlsFault::OldVersion), "PeerIncompatible"),
+    ] {
+        emulator.faults().clear();
+        if let Some(fault) = fault {
+            emulator.faults().disturb_tls(fault, u32::MAX);
+        }
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("network::client_that_tells_how_tls_went")
+            .env("SSL_CERT_FILE", &trusted)
+            .env("EHP_TEST_TLS_PORT", port.to_string());
+        let output = timeout(Duration::from_secs(30), child.output());
+        let output = output.await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{fault:?}: {output:?}");
+        assert!(text.contains(&format!("TLS: {told}")), "{fault:?}: {text}");
+    }
+    std::fs::remove_file(&trusted).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "a part of tls_refuses_a_bad_certificate_whoever_signed_it"]
+async fn client_that_tells_how_tls_went() {
+    let port = std::env::var("EHP_TEST_TLS_PORT").unwrap();
+    let text = format!("Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=k");
+    let client =
+        AmqpTransport::from_connection_string_with_options(&text, Some(HUB), options()).unwrap();
+    let Err(error) = client.event_hub_properties().await else {
+        println!("TLS: connected");
+        return;
+    };
+    assert_eq!(error.kind(), Kind::ConnectionLost, "{error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && let Some(tls) = error
+                .get_ref()
+                .and_then(|e| e.downcast_ref::<rustls::Error>())
+        {
+            println!(
+                "TLS: {}",
+                format!("{tls:?}").replace("InvalidCertificate(", "")
+            );
+            return;
+        }
+        cause = error.source();
+    }
+    panic!("no TLS error in {error:?}");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod amqp;
 mod blob;
 mod broker;
 mod control;
+mod dice;
 mod emulator;
 #[cfg(feature = "unstable-fuzz")]
 #[doc(hidden)]
@@ -34,7 +35,7 @@ mod storage;
 pub use emulator::{
     BadFrame, BlobFaults, BlobOperation, ConfigError, Emulator, EmulatorBuilder, EmulatorError,
     Event, Faults, InProcessStream, PartitionProperties, PropertyValue, ReplyFault, ResetStage,
-    SentEvent, StartError,
+    SentEvent, StartError, TlsFault,
 };
 pub use storage::DataError;
 

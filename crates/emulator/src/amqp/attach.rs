@@ -222,13 +222,14 @@ fn consumer(
             .and_then(Value::as_text)
             .map(str::to_owned),
     };
-    let handle = LinkHandle::new(key, entity.clone(), core.signals.clone());
+    let handle = LinkHandle::new(key, core.id, entity.clone(), core.signals.clone());
     let subscription = hub
         .subscribe(group, partition_id, &claim, handle)
         .map_err(|error| match error {
             SubscribeError::NoSuchPartition => out_of_range(),
             SubscribeError::Refused(refusal) => refused(&refusal, &claim, &entity),
         })?;
+    subscription.note(0, next);
     let snd_settle_mode = snd_settle_mode(attach);
     let consumer = Consumer {
         subscription,

@@ -9,6 +9,7 @@ use super::codec::Value;
 use super::codec::descriptor;
 use super::codec::encode::{put_descriptor, put_value};
 use super::delivery::{Credit, Delivery, Route, Windows};
+use super::disturbed::{Disturbed, disturb};
 use super::fault_rules::{Effect, FaultRules};
 use super::limits::OUTPUT_HIGH_WATER;
 use super::output::Output;
@@ -30,7 +31,7 @@ pub(crate) struct Consumer {
     pub(crate) credit: Credit,
     pub(crate) unsent: Option<Delivery>,
     /// Events read ahead because a fault changes their order or number.
-    pub(crate) disturbed: VecDeque<StoredEvent>,
+    pub(crate) disturbed: VecDeque<Disturbed>,
 }
 
 /// Why a pump stopped.
@@ -76,7 +77,10 @@ impl Consumer {
             return Pumped::Throttled(now + wait);
         }
         let before = output.len();
+        let count = self.credit.delivery_count;
         let pumped = self.send_events(windows, route, faults, output);
+        let sent = self.credit.delivery_count.wrapping_sub(count);
+        self.subscription.note(sent, self.next);
         if let Some(throttle) = &self.subscription.hub().throttle {
             throttle.give(output.len() - before);
         }
@@ -92,6 +96,10 @@ impl Consumer {
         output: &mut Output,
     ) -> Pumped {
         if faults.is_armed() {
+            let (hub, partition) = self.place();
+            if faults.strikes(hub, partition, &Effect::WithholdDeliveries) {
+                return Pumped::Idle;
+            }
             self.over_send(faults);
         }
         if !self.disturbed.is_empty() {
@@ -131,43 +139,8 @@ impl Consumer {
     }
 }
 
-/// What faults do.
 impl Consumer {
-    /// Takes more credit than the peer has given.
-    fn over_send(&mut self, faults: &FaultRules) {
-        let (hub, partition) = self.place();
-        let extra = faults.take(hub, partition, |effect| match effect {
-            Effect::OverSend(extra) => Some(*extra),
-            _ => None,
-        });
-        self.credit.left = self.credit.left.saturating_add(extra.unwrap_or(0));
-    }
-
-    fn send_disturbed(
-        &mut self,
-        windows: &mut Windows,
-        route: Route,
-        output: &mut Output,
-    ) -> Pumped {
-        let metrics = self.metrics(&self.subscription.partition().state());
-        while self.credit.left > 0 {
-            if windows.remote_left == 0 {
-                return Pumped::NoWindow;
-            }
-            let Some(event) = self.disturbed.pop_front() else {
-                return Pumped::More;
-            };
-            self.credit.use_one();
-            let mut delivery = Delivery::start(windows, parts(&event, &metrics));
-            if !delivery.send(windows, route, output) {
-                self.unsent = Some(delivery);
-                return Pumped::NoWindow;
-            }
-        }
-        Pumped::Idle
-    }
-
-    fn metrics(&self, state: &LogState) -> Bytes {
+    pub(super) fn metrics(&self, state: &LogState) -> Bytes {
         if self.with_metrics {
             metrics(state, self.subscription.hub().clock().now_ms())
         } else {
@@ -176,33 +149,8 @@ impl Consumer {
     }
 }
 
-/// Events as faults want them: one left out, one twice, two the wrong way round.
-fn disturb(
-    events: Vec<StoredEvent>,
-    faults: &FaultRules,
-    hub: Option<&str>,
-    partition: Option<&str>,
-) -> VecDeque<StoredEvent> {
-    let strikes = |effect| faults.strikes(hub, partition, &effect);
-    let mut disturbed = VecDeque::with_capacity(events.len());
-    let mut events = events.into_iter().peekable();
-    while let Some(event) = events.next() {
-        if strikes(Effect::SkipDelivery) {
-            continue;
-        }
-        if strikes(Effect::DuplicateDelivery) {
-            disturbed.push_back(event.clone());
-        }
-        if events.peek().is_some() && strikes(Effect::ReorderDeliveries) {
-            disturbed.extend(events.next());
-        }
-        disturbed.push_back(event);
-    }
-    disturbed
-}
-
 /// PROTOCOL: delivery annotations stand between the header and the rest.
-fn parts(event: &StoredEvent, metrics: &Bytes) -> [Bytes; 3] {
+pub(super) fn parts(event: &StoredEvent, metrics: &Bytes) -> [Bytes; 3] {
     if metrics.is_empty() {
         return [event.encoded.clone(), Bytes::new(), Bytes::new()];
     }

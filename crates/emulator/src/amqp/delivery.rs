@@ -76,6 +76,20 @@ pub(crate) struct Route {
     pub(crate) max_frame: usize,
 }
 
+impl Route {
+    /// Payload of one frame.
+    fn room(self) -> usize {
+        self.max_frame.saturating_sub(TRANSFER_OVERHEAD).max(1)
+    }
+
+    /// Frames a payload may take if its first one is only half of it.
+    pub(crate) fn frames(self, payload: usize) -> u32 {
+        u32::try_from(payload.div_ceil(self.room()))
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
+    }
+}
+
 impl Delivery {
     /// Starts a delivery; the credit for it must have been taken.
     pub(crate) fn start(windows: &mut Windows, parts: [Bytes; 3]) -> Self {
@@ -95,24 +109,55 @@ impl Delivery {
             if windows.remote_left == 0 {
                 return false;
             }
-            windows.remote_left -= 1;
-            windows.next_outgoing_id = windows.next_outgoing_id.wrapping_add(1);
-            let total: usize = self.parts.iter().map(Bytes::len).sum();
-            let room = route.max_frame.saturating_sub(TRANSFER_OVERHEAD).max(1);
-            let len = total.min(room);
-            let more = total > len;
-            let head = TransferHead {
-                handle: route.handle,
-                delivery_id: self.id,
-                settled: route.settled,
-                more,
-            };
-            output.write(|buf| outgoing::transfer(buf, route.channel, head, len));
-            self.push_payload(len, output);
-            if !more {
+            if !self.send_frame(windows, route, output, usize::MAX) {
                 return true;
             }
         }
+    }
+
+    /// Sends one frame with at most so many bytes; true if there is more to send. The session
+    /// window has to have room.
+    pub(crate) fn send_frame(
+        &mut self,
+        windows: &mut Windows,
+        route: Route,
+        output: &mut Output,
+        most: usize,
+    ) -> bool {
+        windows.remote_left = windows.remote_left.saturating_sub(1);
+        windows.next_outgoing_id = windows.next_outgoing_id.wrapping_add(1);
+        let total = self.len();
+        let len = total.min(route.room()).min(most);
+        let more = total > len;
+        let head = TransferHead {
+            handle: route.handle,
+            delivery_id: self.id,
+            settled: route.settled,
+            more,
+            aborted: false,
+        };
+        output.write(|buf| outgoing::transfer(buf, route.channel, head, len));
+        self.push_payload(len, output);
+        more
+    }
+
+    /// Takes back what was sent of it so far.
+    pub(crate) fn abort(self, windows: &mut Windows, route: Route, output: &mut Output) {
+        windows.remote_left = windows.remote_left.saturating_sub(1);
+        windows.next_outgoing_id = windows.next_outgoing_id.wrapping_add(1);
+        let head = TransferHead {
+            handle: route.handle,
+            delivery_id: self.id,
+            settled: route.settled,
+            more: false,
+            aborted: true,
+        };
+        output.write(|buf| outgoing::transfer(buf, route.channel, head, 0));
+    }
+
+    /// Bytes still to be sent.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
     }
 
     fn push_payload(&mut self, mut len: usize, output: &mut Output) {

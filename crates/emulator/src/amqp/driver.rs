@@ -25,6 +25,8 @@ const SIGNALS: usize = 64;
 pub(crate) struct Pace {
     /// Nothing is read or written.
     pub(crate) is_frozen: bool,
+    /// Nobody listens: connections are refused.
+    pub(crate) is_down: bool,
     /// Output waits this long.
     pub(crate) delay: Duration,
 }
@@ -69,7 +71,9 @@ where
         if connection.is_finished() && !needs_flush {
             break Exit::Closed;
         }
-        let Pace { is_frozen, delay } = *pace.borrow_and_update();
+        let Pace {
+            is_frozen, delay, ..
+        } = *pace.borrow_and_update();
         let is_held = held(&mut held_until, delay, connection.has_output());
         let wants_input = connection.wants_input() && !is_frozen;
         let has_output = connection.has_output() && !is_frozen && !is_held;

@@ -5,6 +5,9 @@ use std::fmt;
 
 /// Condition symbols.
 pub(crate) mod condition {
+    pub(crate) const CONNECTION_REDIRECT: &str = "amqp:connection:redirect";
+    pub(crate) const LINK_REDIRECT: &str = "amqp:link:redirect";
+    pub(crate) const ENTITY_DISABLED: &str = "com.microsoft:entity-disabled";
     pub(crate) const ARGUMENT: &str = "com.microsoft:argument-error";
     pub(crate) const ARGUMENT_OUT_OF_RANGE: &str = "com.microsoft:argument-out-of-range";
     pub(crate) const CONNECTION_FORCED: &str = "amqp:connection:forced";
@@ -31,6 +34,8 @@ pub(crate) mod condition {
 pub(crate) struct AmqpError {
     pub(crate) condition: Cow<'static, str>,
     pub(crate) description: String,
+    /// Where to go instead, for the two conditions that say so.
+    pub(crate) redirect: Option<(String, u16)>,
 }
 
 impl AmqpError {
@@ -41,7 +46,14 @@ impl AmqpError {
         Self {
             condition: condition.into(),
             description: description.into(),
+            redirect: None,
         }
+    }
+
+    /// The same, sending the peer elsewhere.
+    pub(crate) fn to(mut self, host: &str, port: u16) -> Self {
+        self.redirect = Some((host.to_owned(), port));
+        self
     }
 }
 
@@ -69,6 +81,14 @@ pub(crate) fn not_found_text(entity: &str) -> String {
         "The messaging entity 'sb://emulator/{entity}' could not be found. To know more visit \
          https://aka.ms/sbResourceMgrExceptions. {}",
         tracking(entity)
+    )
+}
+
+/// The condition is the service's, the wording a guess.
+pub(crate) fn disabled(hub: &str) -> AmqpError {
+    AmqpError::new(
+        condition::ENTITY_DISABLED,
+        format!("The entity '{hub}' is disabled. {}", tracking(hub)),
     )
 }
 

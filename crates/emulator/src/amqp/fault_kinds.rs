@@ -29,8 +29,31 @@ pub enum ResetStage {
     Open,
     /// When the peer has chosen a SASL mechanism.
     Sasl,
+    /// When the first bytes of a client of a TLS port have come.
+    Tls,
     /// When a message of the peer has come, and before it is stored.
     Transfer,
+    /// When a client of a WebSocket port has asked for the upgrade, after TLS if there is any.
+    Upgrade,
+}
+
+/// What is wrong with a TLS port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TlsFault {
+    /// A certificate that was good until yesterday.
+    Expired,
+    /// A certificate that is good from tomorrow on.
+    NotYetValid,
+    /// A server that knows nothing newer than TLS 1.0, which is refused with its first answer.
+    OldVersion,
+    /// A certificate without an authority.
+    SelfSigned,
+    /// A certificate of an authority nobody trusts.
+    UnknownAuthority,
+    /// A certificate for another host.
+    WrongName,
 }
 
 /// A frame no good peer would send.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use super::errors::AmqpError;
-use super::fault_kinds::{ReplyFault, ResetStage};
+use super::errors::{AmqpError, disabled};
+use super::fault_kinds::{ReplyFault, ResetStage, TlsFault};
 use crate::broker::lock;
+use crate::dice::Dice;
 
 /// Rules the protocol asks at each step that can be disturbed. A new fault is an [`Effect`], a
 /// question at its step, and a method of [`Faults`](crate::Faults).
@@ -22,15 +23,24 @@ pub(crate) struct FaultRules {
 /// What a fault does at its step.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
+    AbortDelivery,
+    DisableHub,
+    DisturbTls(TlsFault),
     DuplicateDelivery,
     FewerPartitions(u32),
+    /// Messages of WebSockets, in frames of so many bytes.
+    FragmentMessages(usize),
     IgnoreAttach,
     IgnoreDetach,
+    InflateDelivery(usize),
+    InterleaveDeliveries,
     LoseDisposition,
     OverSend(u32),
     RefuseAttach(AmqpError),
+    RefuseUpgrade(u16),
     RejectMessage(AmqpError),
     ReorderDeliveries,
+    RepeatDeliveryId,
     ReplyCbs(ReplyFault),
     ReplyManagement(ReplyFault),
     ResetAfterBytes(usize),
@@ -38,21 +48,30 @@ pub(crate) enum Effect {
     ResetAt(ResetStage),
     SkipDelivery,
     WithholdCredit,
+    WithholdDeliveries,
 }
 
 impl Effect {
     /// The name on the control port.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::AbortDelivery => "abort_deliveries",
+            Self::DisableHub => "disable_hub",
+            Self::DisturbTls(_) => "disturb_tls",
             Self::DuplicateDelivery => "duplicate_deliveries",
             Self::FewerPartitions(_) => "fewer_partitions",
+            Self::FragmentMessages(_) => "fragment_web_sockets",
             Self::IgnoreAttach => "ignore_attaches",
             Self::IgnoreDetach => "ignore_detaches",
+            Self::InflateDelivery(_) => "inflate_deliveries",
+            Self::InterleaveDeliveries => "interleave_deliveries",
             Self::LoseDisposition => "lose_dispositions",
             Self::OverSend(_) => "over_send",
             Self::RefuseAttach(_) => "refuse_attaches",
+            Self::RefuseUpgrade(_) => "refuse_upgrades",
             Self::RejectMessage(_) => "reject_messages",
             Self::ReorderDeliveries => "reorder_deliveries",
+            Self::RepeatDeliveryId => "repeat_delivery_ids",
             Self::ReplyCbs(_) => "cbs_replies",
             Self::ReplyManagement(_) => "management_replies",
             Self::ResetAfterBytes(_) => "reset_after_bytes",
@@ -60,6 +79,7 @@ impl Effect {
             Self::ResetAt(_) => "reset_at",
             Self::SkipDelivery => "skip_deliveries",
             Self::WithholdCredit => "withhold_credit",
+            Self::WithholdDeliveries => "withhold_deliveries",
         }
     }
 }
@@ -72,6 +92,17 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
+    pub(crate) fn of(hub: &str, partition: Option<&str>) -> Self {
+        Self {
+            hub: Some(hub.to_owned()),
+            partition: partition.map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// What a rule for a partition, or for all of the event hub, covers.
     pub(crate) fn covers(&self, hub: Option<&str>, partition: Option<&str>) -> bool {
         let is_hub = |name: &String| hub.is_some_and(|hub| hub.eq_ignore_ascii_case(name));
@@ -133,19 +164,20 @@ impl FaultRules {
         self.is_armed.store(true, Ordering::Release);
     }
 
-    /// Switches a lasting fault on, once, or off.
-    pub(crate) fn switch(&self, effect: &Effect, is_on: bool) {
-        lock(&self.inner)
-            .rules
-            .retain(|rule| rule.effect != *effect || rule.frequency.times.is_some());
+    /// Switches a lasting fault of a place on, once, or off.
+    pub(crate) fn switch(&self, effect: &Effect, scope: Scope, is_on: bool) {
+        lock(&self.inner).rules.retain(|rule| {
+            let is_same = rule.effect == *effect && rule.scope == scope;
+            !is_same || rule.frequency.times.is_some()
+        });
         if is_on {
-            self.add(effect.clone(), Scope::default(), Frequency::default());
+            self.add(effect.clone(), scope, Frequency::default());
         }
     }
 
     /// Chance starts anew from this number.
     pub(crate) fn seed(&self, seed: u64) {
-        lock(&self.inner).dice = Dice(seed);
+        lock(&self.inner).dice = Dice::from_seed(seed);
     }
 
     /// Forgets all rules; what was counted stays.
@@ -239,25 +271,9 @@ impl FaultRules {
     pub(crate) fn on_attach(&self, hub: &str, partition: Option<&str>) -> Option<AmqpError> {
         self.take(Some(hub), partition, |effect| match effect {
             Effect::RefuseAttach(error) => Some(error.clone()),
+            Effect::DisableHub => Some(disabled(hub)),
             _ => None,
         })
-    }
-}
-
-/// Chance that can be repeated: the same seed and the same occasions give the same faults, on every
-/// machine and with every version of other crates. Sebastiano Vigna's `splitmix64`.
-#[derive(Debug, Default)]
-struct Dice(u64);
-
-impl Dice {
-    fn falls(&mut self, chance: f64) -> bool {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        // 53 bits make an even spread of numbers from 0 to 1.
-        ((z >> 11) as f64 / (1_u64 << 53) as f64) < chance
     }
 }
 
@@ -273,10 +289,7 @@ mod tests {
     }
 
     fn scope(hub: &str, partition: Option<&str>) -> Scope {
-        Scope {
-            hub: Some(hub.to_owned()),
-            partition: partition.map(str::to_owned),
-        }
+        Scope::of(hub, partition)
     }
 
     #[test]
@@ -320,10 +333,10 @@ mod tests {
     #[test]
     fn switches_are_on_once() {
         let rules = FaultRules::default();
-        rules.switch(&Effect::IgnoreAttach, true);
-        rules.switch(&Effect::IgnoreAttach, true);
+        rules.switch(&Effect::IgnoreAttach, Scope::default(), true);
+        rules.switch(&Effect::IgnoreAttach, Scope::default(), true);
         assert_eq!(rules.active().len(), 1);
-        rules.switch(&Effect::IgnoreAttach, false);
+        rules.switch(&Effect::IgnoreAttach, Scope::default(), false);
         assert!(!rules.strikes(None, None, &Effect::IgnoreAttach));
     }
 }

@@ -9,16 +9,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{
     Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
 };
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
-use super::driver::{self, Exit};
+use super::driver::{self, Exit, Pace};
 use super::errors::{AmqpError, condition};
 use super::limits::{CLOSE_GRACE, MAX_CONNECTIONS};
-use super::service::Service;
+use super::service::{Service, WebSocketOrders};
 use super::signal::Signal;
 use super::transport::{self, Socket, Transport};
 
@@ -43,7 +44,8 @@ impl AmqpServer {
         let (clients, accepted) = channel(1);
         let mut listening = JoinSet::new();
         for (listener, transport) in listeners {
-            listening.spawn(accept_on(listener, transport, clients.clone()));
+            let pace = service.pace.subscribe();
+            listening.spawn(accept_on(listener, transport, clients.clone(), pace));
         }
         let task = tokio::spawn(accept_loop(
             listening,
@@ -82,10 +84,32 @@ struct Accepted {
     transport: Transport,
 }
 
-/// Hands the clients of one port to the loop that counts those of all.
-async fn accept_on(listener: TcpListener, transport: Transport, accepted: Sender<Accepted>) {
+/// Hands the clients of one port to the loop that counts those of all. While a fault wants nobody
+/// to listen, the port is closed, so that connections are refused by the system.
+async fn accept_on(
+    mut listener: TcpListener,
+    transport: Transport,
+    accepted: Sender<Accepted>,
+    mut pace: watch::Receiver<Pace>,
+) {
     loop {
-        match listener.accept().await {
+        let is_down = pace.borrow_and_update().is_down;
+        if is_down {
+            match reopened(listener, &mut pace).await {
+                Some(open) => listener = open,
+                None => return,
+            }
+            continue;
+        }
+        let client = tokio::select! {
+            changed = pace.changed() => match changed {
+                Ok(()) => continue,
+                // The service has ended.
+                Err(_) => return,
+            },
+            client = listener.accept() => client,
+        };
+        match client {
             Ok((stream, peer)) => {
                 let client = Accepted {
                     stream,
@@ -98,6 +122,29 @@ async fn accept_on(listener: TcpListener, transport: Transport, accepted: Sender
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Closes a port until it is wanted again; None if it never is.
+async fn reopened(listener: TcpListener, pace: &mut watch::Receiver<Pace>) -> Option<TcpListener> {
+    let address = match listener.local_addr() {
+        Ok(address) => address,
+        Err(error) => {
+            tracing::warn!(%error, "a port that cannot be named stays open");
+            pace.changed().await.ok()?;
+            return Some(listener);
+        }
+    };
+    drop(listener);
+    pace.wait_for(|pace| !pace.is_down).await.ok()?;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Some(listener),
+            Err(error) => {
+                tracing::warn!(%address, %error, "the port is not free yet");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -124,8 +171,11 @@ async fn accept_loop(
                 }
             }
             Some(stream) = in_process.recv() => {
-                let service = Arc::clone(&service);
-                connections.spawn(async move { drop(serve(stream, service).await) });
+                // Dropping the stream is all a refusal can be here.
+                if !service.pace.borrow().is_down {
+                    let service = Arc::clone(&service);
+                    connections.spawn(async move { drop(serve(stream, service, None).await) });
+                }
             }
             Some(_) = connections.join_next() => {}
         }
@@ -159,8 +209,8 @@ async fn serve_tcp(client: Accepted, service: Arc<Service>) {
     tracing::debug!(%peer, ?transport, "accepted");
     match transport {
         Transport::Plain => serve_socket(stream, service).await,
-        Transport::Tls(acceptor) => {
-            if let Some(stream) = transport::tls(acceptor, stream, &service).await {
+        Transport::Tls(identity) => {
+            if let Some(stream) = Box::pin(transport::tls(&identity, stream, &service)).await {
                 serve_socket(stream, service).await;
             }
         }
@@ -169,8 +219,8 @@ async fn serve_tcp(client: Accepted, service: Arc<Service>) {
                 serve_socket(stream, service).await;
             }
         }
-        Transport::TlsWebSocket(acceptor) => {
-            if let Some(stream) = transport::tls(acceptor, stream, &service).await
+        Transport::TlsWebSocket(identity) => {
+            if let Some(stream) = Box::pin(transport::tls(&identity, stream, &service)).await
                 && let Some(stream) = Box::pin(transport::web_socket(stream, &service)).await
             {
                 serve_socket(stream, service).await;
@@ -179,8 +229,9 @@ async fn serve_tcp(client: Accepted, service: Arc<Service>) {
     }
 }
 
-async fn serve_socket<S: Socket>(stream: S, service: Arc<Service>) {
-    let (stream, exit) = serve(stream, service).await;
+async fn serve_socket<S: Socket>(mut stream: S, service: Arc<Service>) {
+    let orders = stream.web_socket();
+    let (stream, exit) = serve(stream, service, orders).await;
     // A reset instead of an orderly end.
     if matches!(exit, Exit::Cut | Exit::Stalled)
         && let Err(error) = stream.tcp().set_zero_linger()
@@ -189,13 +240,13 @@ async fn serve_socket<S: Socket>(stream: S, service: Arc<Service>) {
     }
 }
 
-async fn serve<IO>(io: IO, service: Arc<Service>) -> (IO, Exit)
+async fn serve<IO>(io: IO, service: Arc<Service>, web_socket: Option<WebSocketOrders>) -> (IO, Exit)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (sender, receiver) = unbounded_channel();
     let entry = Entry {
-        id: service.enter(sender.clone()),
+        id: service.enter(sender.clone(), web_socket),
         service: Arc::clone(&service),
     };
     let connection = Connection::new(entry.id, Arc::clone(&service), sender, Instant::now());

@@ -42,10 +42,15 @@ pub(crate) enum Signal {
     ExpireTokens(Scope),
     /// Send a frame that is none.
     BadFrame(BadFrame),
-    EndSessions(AmqpError),
+    /// End the sessions that have a link at this place, or all if none is named.
+    EndSessions(Scope, AmqpError),
     Close(AmqpError),
     /// End the TCP connection without a word.
     Cut,
+    /// Do this if the connection has a link at this place.
+    At(Scope, Box<Self>),
+    /// Look at all links again: what held them back is gone.
+    Resume,
 }
 
 /// A receiver link as the broker holds it.
@@ -55,6 +60,7 @@ pub(crate) enum Signal {
 #[derive(Debug)]
 pub(crate) struct LinkHandle {
     pub(crate) key: LinkKey,
+    connection: u64,
     /// `hub|group`, for the texts.
     entity: String,
     is_queued: AtomicBool,
@@ -63,9 +69,15 @@ pub(crate) struct LinkHandle {
 }
 
 impl LinkHandle {
-    pub(crate) fn new(key: LinkKey, entity: String, signals: UnboundedSender<Signal>) -> Arc<Self> {
+    pub(crate) fn new(
+        key: LinkKey,
+        connection: u64,
+        entity: String,
+        signals: UnboundedSender<Signal>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             key,
+            connection,
             entity,
             is_queued: AtomicBool::new(false),
             signals,
@@ -80,6 +92,10 @@ impl LinkHandle {
 }
 
 impl Listener for LinkHandle {
+    fn connection(&self) -> u64 {
+        self.connection
+    }
+
     fn wake(&self) {
         if self.is_queued.swap(true, Ordering::AcqRel) {
             return;

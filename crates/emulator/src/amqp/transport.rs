@@ -1,41 +1,39 @@
 //! What lies between a TCP connection and AMQP.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::fault_kinds::{ResetStage, TlsFault};
+use super::fault_rules::Effect;
 use super::limits::OPEN_DEADLINE;
-use super::service::Service;
+use super::service::{Service, WebSocketOrders};
+use super::tls::Identity;
 use super::websocket::{self, ByteStream};
 
 /// What clients of a port speak.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) enum Transport {
     Plain,
-    Tls(TlsAcceptor),
+    Tls(Arc<Identity>),
     WebSocket,
-    TlsWebSocket(TlsAcceptor),
-}
-
-impl fmt::Debug for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "Plain",
-            Self::Tls(_) => "Tls",
-            Self::WebSocket => "WebSocket",
-            Self::TlsWebSocket(_) => "TlsWebSocket",
-        })
-    }
+    TlsWebSocket(Arc<Identity>),
 }
 
 /// A stream that ends in a TCP socket.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
     fn tcp(&self) -> &TcpStream;
+
+    /// How faults of WebSockets reach it, if it is one.
+    fn web_socket(&mut self) -> Option<WebSocketOrders> {
+        None
+    }
 }
 
 impl Socket for TcpStream {
@@ -54,20 +52,80 @@ impl<S: Socket> Socket for ByteStream<S> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().tcp()
     }
+
+    fn web_socket(&mut self) -> Option<WebSocketOrders> {
+        Some(self.orders())
+    }
 }
 
 /// Greets a TLS client; None if that went wrong.
 pub(crate) async fn tls(
-    acceptor: TlsAcceptor,
+    identity: &Identity,
     stream: TcpStream,
     service: &Service,
 ) -> Option<TlsStream<TcpStream>> {
-    in_time(acceptor.accept(stream), service).await
+    if is_reset(&stream, ResetStage::Tls, service).await {
+        return None;
+    }
+    let fault = service.faults.take(None, None, |effect| match effect {
+        Effect::DisturbTls(fault) => Some(*fault),
+        _ => None,
+    });
+    let Some(fault) = fault else {
+        return in_time(identity.acceptor.accept(stream), service).await;
+    };
+    match identity.flawed(fault) {
+        Ok(Some(acceptor)) => in_time(acceptor.accept(stream), service).await,
+        Ok(None) => in_time(answer_as_of_old(stream), service).await,
+        Err(error) => {
+            tracing::warn!(?fault, %error, "no certificate for a fault");
+            None
+        }
+    }
 }
 
 /// Greets a WebSocket client; None if that went wrong.
-pub(crate) async fn web_socket<S: Socket>(stream: S, service: &Service) -> Option<ByteStream<S>> {
-    in_time(websocket::accept(stream), service).await
+pub(crate) async fn web_socket<S: Socket>(
+    stream: S,
+    service: &Arc<Service>,
+) -> Option<ByteStream<S>> {
+    if is_reset(stream.tcp(), ResetStage::Upgrade, service).await {
+        return None;
+    }
+    in_time(websocket::accept(stream, service), service).await
+}
+
+/// Whether a fault wants the connection gone at this stage, as soon as the peer has said something.
+async fn is_reset(stream: &TcpStream, stage: ResetStage, service: &Service) -> bool {
+    if !service.faults.strikes(None, None, &Effect::ResetAt(stage)) {
+        return false;
+    }
+    // An error ends the connection as well.
+    let _ = timeout(OPEN_DEADLINE, stream.readable()).await;
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "no reset");
+    }
+    true
+}
+
+/// Answers as a server does that knows nothing newer than TLS 1.0. The library that serves TLS here
+/// cannot, so this is the first record of one, after which a client has to give up (RFC 8446, 4.1.3
+/// and appendix D).
+async fn answer_as_of_old<T>(mut stream: TcpStream) -> io::Result<T> {
+    const RECORD: [u8; 5] = [22, 3, 1, 0, 42];
+    const HELLO: [u8; 6] = [2, 0, 0, 38, 3, 1];
+    // No session id, TLS_RSA_WITH_AES_128_CBC_SHA, no compression.
+    const CHOICE: [u8; 4] = [0, 0, 0x2f, 0];
+    stream.read_u8().await?;
+    let random = [0x2a; 32];
+    let answer = [&RECORD[..], &HELLO, &random, &CHOICE].concat();
+    stream.write_all(&answer).await?;
+    // The client says what it thinks of it, and goes.
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("{:?} was answered", TlsFault::OldVersion),
+    ))
 }
 
 async fn in_time<T, E>(

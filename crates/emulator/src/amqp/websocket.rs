@@ -2,16 +2,23 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::fault_rules::Effect;
+use super::service::{Service, WebSocketOrder, WebSocketOrders};
 
 /// PROTOCOL: .NET and Rust put a slash at the end.
 const PATH: &str = "/$servicebus/websocket";
@@ -26,10 +33,14 @@ const BUFFER: usize = 32 * 1024;
 pub(crate) struct ByteStream<S> {
     inner: WebSocketStream<S>,
     unread: Bytes,
+    service: Arc<Service>,
+    orders: (WebSocketOrders, UnboundedReceiver<WebSocketOrder>),
+    /// Pings a fault still wants to be sent.
+    pings: u32,
 }
 
 /// Takes the upgrade of a client, or refuses it.
-pub(crate) async fn accept<S>(stream: S) -> Result<ByteStream<S>, Error>
+pub(crate) async fn accept<S>(stream: S, service: &Arc<Service>) -> Result<ByteStream<S>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -38,11 +49,22 @@ where
         .write_buffer_size(BUFFER)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
+    #[allow(
+        clippy::result_large_err,
+        reason = "the library's callback has this form"
+    )]
+    let judge = |request: &Request, response| match refused(service) {
+        Some(status) => Err(refusal(status, "refused by a fault")),
+        None => check(request, response),
+    };
     let inner =
-        tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(config)).await?;
+        tokio_tungstenite::accept_hdr_async_with_config(stream, judge, Some(config)).await?;
     Ok(ByteStream {
         inner,
         unread: Bytes::new(),
+        service: Arc::clone(service),
+        orders: unbounded_channel(),
+        pings: 0,
     })
 }
 
@@ -73,6 +95,15 @@ fn check(request: &Request, mut response: Response) -> Result<Response, ErrorRes
     Ok(response)
 }
 
+/// The status with which a fault refuses an upgrade.
+fn refused(service: &Service) -> Option<StatusCode> {
+    let status = service.faults.take(None, None, |effect| match effect {
+        Effect::RefuseUpgrade(status) => Some(*status),
+        _ => None,
+    })?;
+    Some(StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN))
+}
+
 fn refusal(status: StatusCode, text: &str) -> ErrorResponse {
     let mut response = ErrorResponse::new(Some(text.to_owned()));
     *response.status_mut() = status;
@@ -86,6 +117,60 @@ where
     pub(crate) fn get_ref(&self) -> &S {
         self.inner.get_ref()
     }
+
+    /// Where faults send what they want of it.
+    pub(crate) fn orders(&self) -> WebSocketOrders {
+        UnboundedSender::clone(&self.orders.0)
+    }
+
+    /// Does what faults want, as far as the socket takes it.
+    fn carry_out(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let mut is_changed = false;
+        while let Poll::Ready(Some(order)) = self.orders.1.poll_recv(cx) {
+            match order {
+                WebSocketOrder::Close { code, reason } => {
+                    let frame = CloseFrame {
+                        code: code.into(),
+                        reason: reason.into(),
+                    };
+                    let message = Message::Close(Some(frame));
+                    Pin::new(&mut self.inner).start_send(message)?;
+                    is_changed = true;
+                }
+                WebSocketOrder::Ping { count } => self.pings = self.pings.saturating_add(count),
+            }
+        }
+        while self.pings > 0 && Pin::new(&mut self.inner).poll_ready(cx)?.is_ready() {
+            let payload = Bytes::copy_from_slice(&self.pings.to_be_bytes());
+            Pin::new(&mut self.inner).start_send(Message::Ping(payload))?;
+            self.pings -= 1;
+            is_changed = true;
+        }
+        if is_changed {
+            // What the socket does not take now goes with the next write or read.
+            let _ = Pin::new(&mut self.inner).poll_flush(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a message in pieces, with a ping between each two of them.
+    fn send_fragments(&mut self, bytes: &[u8], size: usize) -> Result<(), Error> {
+        let pieces = bytes.chunks(size.max(1));
+        let last = pieces.len().saturating_sub(1);
+        for (index, piece) in pieces.enumerate() {
+            let kind = match index {
+                0 => Data::Binary,
+                _ => Data::Continue,
+            };
+            let piece = Bytes::copy_from_slice(piece);
+            let frame = Frame::message(piece, OpCode::Data(kind), index == last);
+            Pin::new(&mut self.inner).start_send(Message::Frame(frame))?;
+            if index < last {
+                Pin::new(&mut self.inner).start_send(Message::Ping(Bytes::new()))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<S> AsyncRead for ByteStream<S>
@@ -97,6 +182,7 @@ where
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.carry_out(cx).map_err(io_error)?;
         while self.unread.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => self.unread = bytes,
@@ -131,6 +217,14 @@ where
     ) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.inner).poll_ready(cx)).map_err(io_error)?;
         let bytes = buf.get(..BUFFER).unwrap_or(buf);
+        let fragment = self.service.faults.take(None, None, |effect| match effect {
+            Effect::FragmentMessages(size) => Some(*size),
+            _ => None,
+        });
+        if let Some(size) = fragment {
+            self.send_fragments(bytes, size).map_err(io_error)?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let message = Message::Binary(Bytes::copy_from_slice(bytes));
         Pin::new(&mut self.inner)
             .start_send(message)

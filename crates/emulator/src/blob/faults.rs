@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::dice::Dice;
+
 use super::{
     errors::ErrorCode,
     request::{Operation, Target},
@@ -24,6 +26,10 @@ pub(crate) struct FaultScope {
     pub(crate) operation: Option<Operation>,
     /// Only blobs whose name (for listings: whose prefix) contains this.
     pub(crate) name_contains: Option<String>,
+    /// Not the first so many of them.
+    pub(crate) after: u32,
+    /// Only this share of them.
+    pub(crate) chance: Option<f64>,
 }
 
 impl FaultScope {
@@ -70,6 +76,9 @@ impl FaultReply {
 /// What a fault does.
 #[derive(Clone, Debug)]
 pub(crate) enum FaultEffect {
+    /// Lets the operation take effect twice, as a repetition on the way does; the second reply is
+    /// sent.
+    ApplyTwice,
     /// Waits before the operation takes effect, which it does also when the client has given up.
     Delay(Duration),
     /// Closes the connection before the operation takes effect.
@@ -80,12 +89,23 @@ pub(crate) enum FaultEffect {
     EditHeader(HeaderName, Option<HeaderValue>),
     /// Sends half of the reply's body and then nothing, with the connection open.
     HangBody,
+    /// Shows other times of the last change, or none, in headers and listings.
+    LastModified(LastModified),
     /// Refuses the request; nothing takes effect.
     Refuse(FaultReply),
-    /// Sends another body than the reply's own.
-    ReplaceBody(Bytes),
+    /// Sends another body than the reply's own: so often the same.
+    ReplaceBody { part: Bytes, count: usize },
     /// Sends half of the reply's body and closes the connection.
     TruncateBody,
+}
+
+/// What replies say of the time of the last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastModified {
+    /// Nothing.
+    Missing,
+    /// A time so many seconds later, or earlier.
+    Moved(i64),
 }
 
 /// How the body of a reply ends.
@@ -113,13 +133,15 @@ impl FaultEffect {
     /// The name on the control port.
     fn name(&self) -> &'static str {
         match self {
+            Self::ApplyTwice => "apply_twice",
             Self::Delay(_) => "delay",
             Self::DropReply => "drop_reply_after_apply",
             Self::DropRequest => "drop_request",
             Self::EditHeader(..) => "edit_header",
             Self::HangBody => "hang_body",
+            Self::LastModified(_) => "last_modified",
             Self::Refuse(_) => "fail",
-            Self::ReplaceBody(_) => "replace_body",
+            Self::ReplaceBody { .. } => "replace_body",
             Self::TruncateBody => "truncate_body",
         }
     }
@@ -162,13 +184,26 @@ struct State {
     outage: bool,
     stale_listings: bool,
     date_skew: (Duration, bool),
+    dice: Dice,
     counts: BTreeMap<&'static str, u64>,
+}
+
+impl State {
+    /// Counts a lasting fault that is switched on.
+    fn switch(&mut self, name: &'static str, is_on: bool) -> &mut Self {
+        if is_on {
+            *self.counts.entry(name).or_default() += 1;
+        }
+        self
+    }
 }
 
 /// What to do with one request.
 #[derive(Debug, Default)]
 pub(crate) struct FaultPlan {
     pub(crate) delay: Duration,
+    pub(crate) apply_twice: bool,
+    pub(crate) last_modified: Option<LastModified>,
     pub(crate) drop_request: bool,
     pub(crate) drop_reply: bool,
     pub(crate) body_end: BodyEnd,
@@ -222,12 +257,13 @@ impl BlobFaults {
 
     /// Closes every connection without a reply while `on`.
     pub(crate) fn outage(&self, on: bool) {
-        self.lock().outage = on;
+        self.lock().switch("outage", on).outage = on;
     }
 
     /// Holds every request while `on`; those that wait take effect afterwards, also those whose
     /// clients have given up.
     pub(crate) fn freeze(&self, on: bool) {
+        self.lock().switch("freeze", on);
         self.0.frozen.send_replace(on);
     }
 
@@ -239,20 +275,28 @@ impl BlobFaults {
 
     /// While `on`, listings show the state of the moment this was switched on.
     pub(crate) fn stale_listings(&self, on: bool) {
-        self.lock().stale_listings = on;
+        self.lock().switch("stale_listings", on).stale_listings = on;
     }
 
     /// Moves the `Date` header of replies; `Last-Modified` stays.
     pub(crate) fn skew_date(&self, by: Duration, into_the_past: bool) {
-        self.lock().date_skew = (by, into_the_past);
+        let is_on = !by.is_zero();
+        self.lock().switch("skew_date", is_on).date_skew = (by, into_the_past);
+    }
+
+    /// Chance starts anew from this number.
+    pub(crate) fn seed(&self, seed: u64) {
+        self.lock().dice = Dice::from_seed(seed);
     }
 
     /// Forgets all faults.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
         let counts = std::mem::take(&mut state.counts);
+        let dice = std::mem::take(&mut state.dice);
         *state = State {
             counts,
+            dice,
             ..State::default()
         };
         drop(state);
@@ -271,6 +315,14 @@ impl BlobFaults {
             if rule.left == Some(0) || !rule.scope.covers(target) {
                 continue;
             }
+            if rule.scope.after > 0 {
+                rule.scope.after -= 1;
+                continue;
+            }
+            let chance = rule.scope.chance;
+            if chance.is_some_and(|chance| !state.dice.falls(chance)) {
+                continue;
+            }
             // One refusal for each request, so that two orders of `fail_next` add up.
             if plan.refusal.is_some() && matches!(rule.effect, FaultEffect::Refuse(_)) {
                 continue;
@@ -281,6 +333,8 @@ impl BlobFaults {
             rule.hits += 1;
             *state.counts.entry(rule.effect.name()).or_default() += 1;
             match &rule.effect {
+                FaultEffect::ApplyTwice => plan.apply_twice = true,
+                FaultEffect::LastModified(how) => plan.last_modified = Some(*how),
                 FaultEffect::Delay(delay) => plan.delay = plan.delay.saturating_add(*delay),
                 FaultEffect::DropReply => plan.drop_reply = true,
                 FaultEffect::DropRequest => plan.drop_request = true,
@@ -289,7 +343,9 @@ impl BlobFaults {
                 }
                 FaultEffect::HangBody => plan.body_end = BodyEnd::Hangs,
                 FaultEffect::Refuse(reply) => plan.refusal = Some(reply.clone()),
-                FaultEffect::ReplaceBody(body) => plan.body = Some(body.clone()),
+                FaultEffect::ReplaceBody { part, count } => {
+                    plan.body = Some(part.repeat(*count).into());
+                }
                 FaultEffect::TruncateBody => plan.body_end = BodyEnd::Truncated,
             }
         }

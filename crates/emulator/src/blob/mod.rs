@@ -10,6 +10,7 @@
     reason = "the facade of the emulator does not surface faults, counts and deviations yet"
 )]
 
+mod account;
 mod auth;
 mod clock;
 mod conditions;
@@ -18,6 +19,7 @@ mod faults;
 #[cfg(feature = "unstable-fuzz")]
 pub(crate) mod fuzz;
 mod journal;
+mod last_modified;
 mod list;
 mod metadata;
 mod names;
@@ -32,24 +34,16 @@ mod xml;
 
 use std::{net::SocketAddr, time::Duration};
 
-use bytes::Bytes;
 use tokio::net::TcpListener;
 
-pub(crate) use self::faults::{ActiveBlobFault, FaultEffect, FaultReply, FaultScope};
+pub(crate) use self::account::BlobAccount;
+pub(crate) use self::faults::{ActiveBlobFault, FaultEffect, FaultReply, FaultScope, LastModified};
 pub use self::request::Operation as BlobOperation;
-use self::request::Operation;
 pub(crate) use self::{
     auth::AccountKey, clock::WallClock, faults::BlobFaults, state::Limits,
     state::Store as BlobStore,
 };
-use self::{
-    conditions::Conditions,
-    errors::{ErrorCode, StorageError},
-    metadata::Metadata,
-    server::Listening,
-    service::BlobService,
-    state::ContentHeaders,
-};
+use self::{server::Listening, service::BlobService};
 
 /// The account every Azure storage emulator has.
 pub(crate) const WELL_KNOWN_ACCOUNT: &str = "devstoreaccount1";
@@ -155,70 +149,11 @@ impl BlobServer {
         }
     }
 
-    /// Creates a container; one that is there already is left as it is.
-    ///
-    /// # Errors
-    ///
-    /// The service's error code, when the name is not allowed or there are too many.
-    pub(crate) fn create_container(&self, name: &str) -> Result<(), &'static str> {
-        let now = self.service.options().clock.now();
-        let created = self
-            .service
-            .store()
-            .create_container(name, Metadata::default(), now);
-        match created {
-            Err(error) if error.code != ErrorCode::ContainerAlreadyExists => {
-                Err(error.code.as_str())
-            }
-            _ => Ok(()),
+    /// What is stored, for changes by hand.
+    pub(crate) fn account(&self) -> BlobAccount {
+        BlobAccount {
+            service: self.service.clone(),
         }
-    }
-
-    /// Puts an empty blob as another program may have written it; metadata names keep their case.
-    ///
-    /// # Errors
-    ///
-    /// The service's error code, when it would refuse the blob.
-    pub(crate) fn put_blob(
-        &self,
-        container: &str,
-        name: &str,
-        pairs: &[(&str, &str)],
-    ) -> Result<(), &'static str> {
-        let put = || {
-            let mut metadata = Metadata::default();
-            for (name, value) in pairs {
-                metadata.insert(name, value)?;
-            }
-            let upload = (Bytes::new(), ContentHeaders::default(), metadata);
-            let now = self.service.options().clock.now();
-            let mut store = self.service.store();
-            store.put_blob(container, name, upload, &Conditions::default(), now)
-        };
-        put()
-            .map(drop)
-            .map_err(|error: StorageError| error.code.as_str())
-    }
-
-    /// The metadata of a blob, if there is one.
-    pub(crate) fn blob_metadata(
-        &self,
-        container: &str,
-        name: &str,
-    ) -> Option<Vec<(String, String)>> {
-        let store = self.service.store();
-        let blob = store.blob(container, name, &Conditions::default()).ok()?;
-        let pairs = blob.metadata.iter();
-        Some(
-            pairs
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-        )
-    }
-
-    /// How many requests of a kind were let through, those included that faults then stopped.
-    pub(crate) fn count(&self, operation: Operation) -> u64 {
-        self.service.counts().get(&operation).copied().unwrap_or(0)
     }
 
     /// The faults of this endpoint.

@@ -40,7 +40,7 @@ pub(crate) enum Outcome {
 }
 
 /// A request that was read and let through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Admitted {
     pub(super) target: Target,
     pub(super) grant: Grant,
@@ -123,6 +123,11 @@ impl BlobService {
                 let reply = match self.before_apply(&plan).await {
                     Before::Apply => {
                         self.keep_stale();
+                        if plan.apply_twice {
+                            let again = admitted.clone();
+                            let first = self.apply(&parts, again, spelling);
+                            tracing::debug!(ok = first.is_ok(), "applied for the first time");
+                        }
                         let applied = self.apply(&parts, admitted, spelling);
                         applied.unwrap_or_else(refuse)
                     }
@@ -246,6 +251,9 @@ fn after_apply(
 ) -> Outcome {
     if plan.drop_reply {
         return Outcome::Drop;
+    }
+    if let Some(how) = plan.last_modified {
+        how.show_in(&mut reply);
     }
     if let Some(body) = plan.body {
         reply.body = body;

@@ -56,6 +56,11 @@ impl<H> EpochTable<H> {
         self.receivers.is_empty()
     }
 
+    /// All receivers: what they said of themselves, and their handles.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Claim, &H)> {
+        self.receivers.iter().map(|r| (&r.claim, &r.handle))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.receivers.len()
     }

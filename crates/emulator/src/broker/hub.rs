@@ -1,7 +1,7 @@
 //! One event hub: partitions, and the receivers of each consumer group.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::epoch::{Claim, EpochTable, Refusal};
@@ -18,7 +18,35 @@ const DEFAULT_GROUP: &str = "$default";
 
 /// A consumer group (lower case) and a partition.
 type Place = (String, usize);
-type Receivers = EpochTable<Arc<dyn Listener>>;
+type Receivers = EpochTable<Seat>;
+
+/// A receiver at its place.
+#[derive(Debug, Clone)]
+struct Seat {
+    listener: Arc<dyn Listener>,
+    progress: Arc<Progress>,
+}
+
+/// How far a receiver is.
+#[derive(Debug, Default)]
+struct Progress {
+    delivered: AtomicU64,
+    next: AtomicI64,
+}
+
+/// A receiver as others see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    /// In lower case.
+    pub(crate) group: String,
+    pub(crate) partition: String,
+    pub(crate) claim: Claim,
+    pub(crate) connection: u64,
+    /// Events it was sent.
+    pub(crate) delivered: u64,
+    /// The sequence number of the next event it gets.
+    pub(crate) next: i64,
+}
 
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -190,6 +218,23 @@ impl Hub {
         Ok(())
     }
 
+    /// Takes it from the directory. Who still holds it may use it, for itself.
+    pub(super) fn retire(&self) -> Result<(), DataError> {
+        for partition in self.partitions().iter() {
+            partition.forget_disk();
+        }
+        match &self.place {
+            Some((data, number)) => data.remove_hub(*number),
+            None => Ok(()),
+        }
+    }
+
+    /// Consumer groups that were named, in lower case.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.iter().cloned().collect()
+    }
+
     /// Whether receivers may read in a consumer group.
     pub(crate) fn has_group(&self, group: &str) -> bool {
         !self.settings.has_strict_groups
@@ -227,20 +272,24 @@ impl Hub {
             .ok_or(SubscribeError::NoSuchPartition)?;
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let key = (group.to_lowercase(), index);
+        let seat = Seat {
+            listener,
+            progress: Arc::default(),
+        };
         let evicted = lock(&self.receivers)
             .entry(key.clone())
             .or_default()
-            .admit(id, claim.clone(), Arc::clone(&listener))
+            .admit(id, claim.clone(), seat.clone())
             .map_err(SubscribeError::Refused)?;
         for old in evicted {
-            old.handle.evict(claim, &old.claim);
+            old.handle.listener.evict(claim, &old.claim);
         }
         Ok(Subscription {
             id,
             key,
             hub: Arc::clone(self),
             partition: Arc::clone(partition),
-            listener,
+            seat,
         })
     }
 
@@ -255,6 +304,30 @@ impl Hub {
             .filter(|((_, at), _)| *at == index)
             .map(|(_, table)| table.len())
             .sum()
+    }
+
+    /// All receivers, by consumer group and partition.
+    pub(crate) fn readers(&self) -> Vec<Reader> {
+        let partitions = self.partitions();
+        let receivers = lock(&self.receivers);
+        let mut readers: Vec<(&Place, &Claim, &Seat)> = receivers
+            .iter()
+            .flat_map(|(place, table)| table.iter().map(move |(c, seat)| (place, c, seat)))
+            .collect();
+        readers.sort_by_key(|(place, _, _)| *place);
+        let readers = readers
+            .into_iter()
+            .filter_map(|((group, at), claim, seat)| {
+                Some(Reader {
+                    group: group.clone(),
+                    partition: partitions.get(*at)?.id().to_owned(),
+                    claim: claim.clone(),
+                    connection: seat.listener.connection(),
+                    delivered: seat.progress.delivered.load(Ordering::Relaxed),
+                    next: seat.progress.next.load(Ordering::Relaxed),
+                })
+            });
+        readers.collect()
     }
 
     fn leave(&self, key: &Place, id: u64) {
@@ -290,7 +363,7 @@ pub(crate) struct Subscription {
     key: Place,
     hub: Arc<Hub>,
     partition: Arc<Partition>,
-    listener: Arc<dyn Listener>,
+    seat: Seat,
 }
 
 impl Subscription {
@@ -304,7 +377,16 @@ impl Subscription {
 
     pub(crate) fn read(&self, from: i64, max_events: usize, max_bytes: usize) -> super::Batch {
         self.partition
-            .read(from, max_events, max_bytes, self.id, &self.listener)
+            .read(from, max_events, max_bytes, self.id, &self.seat.listener)
+    }
+
+    /// Notes how far the receiver is, for those who look at it.
+    pub(crate) fn note(&self, delivered: u32, next: i64) {
+        let progress = &self.seat.progress;
+        progress
+            .delivered
+            .fetch_add(delivered.into(), Ordering::Relaxed);
+        progress.next.store(next, Ordering::Relaxed);
     }
 }
 

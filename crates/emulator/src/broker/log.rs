@@ -160,6 +160,11 @@ impl Log {
         }
     }
 
+    /// Goes on in memory alone.
+    pub(crate) fn forget_disk(&mut self) {
+        self.journal = None;
+    }
+
     /// Gives all events, those to come included, offsets of this epoch. What is on disk stays.
     pub(crate) fn set_epoch(&mut self, epoch: Option<u32>) {
         self.epoch = epoch;

@@ -39,6 +39,8 @@ use crate::storage::{DataDir, DataError, HubEntry};
 
 /// A receiver as the broker sees it.
 pub(crate) trait Listener: fmt::Debug + Send + Sync {
+    /// The connection it is on.
+    fn connection(&self) -> u64;
     /// Events may be there to read.
     fn wake(&self);
     /// A newcomer took the place.
@@ -162,6 +164,18 @@ impl Broker {
             return Err(HubError::TooManyPartitions);
         }
         Ok(hub.grow(partitions)?)
+    }
+
+    /// Takes an event hub away, with its events.
+    pub(crate) fn remove_hub(&self, name: &str) -> Result<Option<Arc<Hub>>, DataError> {
+        let mut hubs = lock(&self.hubs);
+        let key = name.to_lowercase();
+        let Some(hub) = hubs.get(&key).cloned() else {
+            return Ok(None);
+        };
+        hub.retire()?;
+        hubs.remove(&key);
+        Ok(Some(hub))
     }
 
     /// Moves all event hubs to another region: the offsets they had are good no more.

@@ -54,6 +54,11 @@ impl Partition {
         &self.id
     }
 
+    /// Memory its events take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.current().log.bytes()
+    }
+
     pub(crate) fn state(&self) -> LogState {
         self.current().log.state()
     }
@@ -82,6 +87,11 @@ impl Partition {
         let mut inner = lock(&self.inner);
         inner.log.free(bytes);
         self.share.set(inner.log.bytes());
+    }
+
+    /// Writes nothing to disk any more.
+    pub(super) fn forget_disk(&self) {
+        lock(&self.inner).log.forget_disk();
     }
 
     /// Gives its events offsets of this epoch.

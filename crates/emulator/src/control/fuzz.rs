@@ -7,13 +7,17 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::Control;
 use crate::amqp::{Keys, Service, fuzz};
-use crate::blob::BlobFaults as Faults;
+use crate::blob::{BlobAccount, BlobFaults as Faults};
 use crate::emulator::BlobFaults;
 
 /// An order to either side is carried out or refused, and can be taken back.
 pub(crate) fn orders(data: &[u8]) {
     let service = Arc::new(Service::new(fuzz::broker(), Keys::default()));
-    let control = Control::new(service, BlobFaults::new(Faults::default()));
+    let control = Control::new(
+        service,
+        BlobFaults::new(Faults::default()),
+        BlobAccount::detached(),
+    );
     let mut headers = HeaderMap::new();
     let json = HeaderValue::from_static("application/json");
     headers.insert(header::CONTENT_TYPE, json);

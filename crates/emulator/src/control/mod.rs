@@ -3,11 +3,12 @@
 //! | request | effect |
 //! |---|---|
 //! | `POST /faults` | a fault of the Event Hubs side, [`requests::Order`] |
-//! | `POST /faults/blob` | a fault of the blob side, [`requests::BlobOrder`] |
+//! | `POST /faults/blob` | a fault of the blob side, [`blob_requests::BlobOrder`] |
 //! | `GET /faults` | what waits or lasts, and how often each has acted |
 //! | `DELETE /faults` | takes everything back |
 //! | `GET /status` | event hubs, partitions, receivers, connections |
 
+mod blob_requests;
 #[cfg(feature = "unstable-fuzz")]
 pub(crate) mod fuzz;
 mod requests;
@@ -24,9 +25,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use self::requests::{BlobOrder, Order};
+use self::blob_requests::BlobOrder;
+use self::requests::Order;
 pub(crate) use self::server::ControlServer;
 use crate::amqp::Service;
+use crate::blob::BlobAccount;
 use crate::emulator::{BlobFaults, Faults};
 
 /// What requests act on.
@@ -35,17 +38,23 @@ pub(crate) struct Control {
     service: Arc<Service>,
     faults: Faults,
     blob_faults: BlobFaults,
+    account: BlobAccount,
 }
 
 /// A status and what to say; errors have the same form.
 type Answer = (StatusCode, serde_json::Value);
 
 impl Control {
-    pub(crate) fn new(service: Arc<Service>, blob_faults: BlobFaults) -> Self {
+    pub(crate) fn new(
+        service: Arc<Service>,
+        blob_faults: BlobFaults,
+        account: BlobAccount,
+    ) -> Self {
         Self {
             faults: Faults::new(Arc::clone(&service)),
             service,
             blob_faults,
+            account,
         }
     }
 
@@ -63,10 +72,12 @@ impl Control {
                 self.blob_faults.clear();
                 (StatusCode::OK, json!({}))
             }
-            ("/status", &Method::GET) => match serde_json::to_value(status::of(&self.service)) {
-                Ok(status) => (StatusCode::OK, status),
-                Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-            },
+            ("/status", &Method::GET) => {
+                match serde_json::to_value(status::of(&self.service, &self.account)) {
+                    Ok(status) => (StatusCode::OK, status),
+                    Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+                }
+            }
             ("/faults" | "/faults/blob" | "/status", _) => {
                 refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
             }
@@ -85,8 +96,8 @@ impl Control {
     }
 
     fn blob_order(&self, headers: &HeaderMap, body: &Bytes) -> Answer {
-        match parse::<BlobOrder>(headers, body).and_then(|order| order.carry_out(&self.blob_faults))
-        {
+        let order = parse::<BlobOrder>(headers, body);
+        match order.and_then(|order| order.carry_out(&self.blob_faults, &self.account)) {
             Ok(()) => (StatusCode::OK, json!({})),
             Err(text) => refusal(StatusCode::BAD_REQUEST, &text),
         }
@@ -98,6 +109,7 @@ impl Control {
             "event_hubs": {
                 "active": self.faults.active(),
                 "counts": self.faults.counts(),
+                "refusing": pace.is_down,
                 "frozen": pace.is_frozen,
                 "delay_ms": u64::try_from(pace.delay.as_millis()).unwrap_or(u64::MAX),
             },

@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::amqp::fault_kinds::millis;
-use crate::amqp::{BadFrame, ReplyFault, ResetStage};
-use crate::blob::BlobOperation;
-use crate::emulator::{BlobFaults, Faults};
+use crate::amqp::{BadFrame, ReplyFault, ResetStage, TlsFault};
+use crate::emulator::Faults;
+
+/// Much more than any link takes, and no burden.
+const MAX_PADDING: usize = 64 << 20;
 
 /// A fault of the Event Hubs side: a method of [`Faults`] by name, with its arguments.
 ///
@@ -15,6 +17,7 @@ use crate::emulator::{BlobFaults, Faults};
 #[derive(Debug, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Order {
+    AbortDeliveries(Placed),
     AnswerCbs {
         status: i32,
         #[serde(default = "once")]
@@ -25,6 +28,16 @@ pub(super) enum Order {
         condition: String,
         #[serde(default)]
         description: String,
+        connection: Option<u64>,
+        hub: Option<String>,
+        partition: Option<String>,
+    },
+    CloseWebSockets {
+        #[serde(default = "going_away")]
+        code: u16,
+        #[serde(default)]
+        reason: String,
+        connection: Option<u64>,
     },
     Delay {
         #[serde(with = "millis")]
@@ -57,25 +70,51 @@ pub(super) enum Order {
         times: u32,
         chance: Option<f64>,
     },
-    DropConnections {},
+    DisableHub {
+        hub: String,
+        on: bool,
+    },
+    DisturbTls {
+        how: TlsFault,
+        #[serde(default = "once")]
+        times: u32,
+        chance: Option<f64>,
+    },
+    DropConnections(Connections),
     DuplicateDeliveries(Placed),
     EndSessions {
         condition: String,
         #[serde(default)]
         description: String,
+        connection: Option<u64>,
+        hub: Option<String>,
+        partition: Option<String>,
     },
     ExpireTokens {
         hub: String,
         partition: Option<String>,
     },
     FailOver {},
+    FragmentWebSockets {
+        bytes: usize,
+        #[serde(default = "once")]
+        times: u32,
+        chance: Option<f64>,
+    },
     FreezeConnections {
         on: bool,
     },
-    IgnoreAttaches {
-        on: bool,
-    },
+    IgnoreAttaches(Switch),
     IgnoreDetaches(Placed),
+    InflateDeliveries {
+        hub: String,
+        partition: Option<String>,
+        bytes: usize,
+        #[serde(default = "once")]
+        times: u32,
+        chance: Option<f64>,
+    },
+    InterleaveDeliveries(Placed),
     LoseDispositions(Placed),
     OverSend {
         hub: String,
@@ -85,12 +124,41 @@ pub(super) enum Order {
         times: u32,
         chance: Option<f64>,
     },
+    PingWebSockets {
+        count: u32,
+        connection: Option<u64>,
+    },
+    RecreateHub {
+        hub: String,
+    },
+    RedirectConnections {
+        host: String,
+        port: u16,
+        connection: Option<u64>,
+        hub: Option<String>,
+        partition: Option<String>,
+    },
+    RedirectLinks {
+        hub: String,
+        partition: Option<String>,
+        host: String,
+        port: u16,
+    },
     RefuseAttaches {
         hub: String,
         partition: Option<String>,
         condition: String,
         #[serde(default)]
         description: String,
+        #[serde(default = "once")]
+        times: u32,
+        chance: Option<f64>,
+    },
+    RefuseConnections {
+        on: bool,
+    },
+    RefuseUpgrades {
+        status: u16,
         #[serde(default = "once")]
         times: u32,
         chance: Option<f64>,
@@ -106,6 +174,7 @@ pub(super) enum Order {
         chance: Option<f64>,
     },
     ReorderDeliveries(Placed),
+    RepeatDeliveryIds(Placed),
     ResetAfterBytes {
         bytes: usize,
         #[serde(default = "once")]
@@ -127,6 +196,9 @@ pub(super) enum Order {
     },
     SendBadFrame {
         frame: BadFrame,
+        connection: Option<u64>,
+        hub: Option<String>,
+        partition: Option<String>,
     },
     ShowFewerPartitions {
         hub: String,
@@ -136,9 +208,8 @@ pub(super) enum Order {
         chance: Option<f64>,
     },
     SkipDeliveries(Placed),
-    WithholdCredit {
-        on: bool,
-    },
+    WithholdCredit(Switch),
+    WithholdDeliveries(Switch),
 }
 
 /// The arguments of faults that need only a place.
@@ -152,14 +223,38 @@ pub(super) struct Placed {
     chance: Option<f64>,
 }
 
-fn once() -> u32 {
+/// The arguments of faults that disturb connections at once and need no more.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connections {
+    connection: Option<u64>,
+    hub: Option<String>,
+    partition: Option<String>,
+}
+
+/// The arguments of faults that last.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Switch {
+    on: bool,
+    hub: Option<String>,
+    partition: Option<String>,
+}
+
+pub(super) fn once() -> u32 {
     1
+}
+
+/// RFC 6455, 7.4.1.
+fn going_away() -> u16 {
+    1001
 }
 
 impl Order {
     pub(super) fn carry_out(self, faults: &Faults) -> Result<(), String> {
         let by = |chance| with_chance(faults, chance);
         match self {
+            Self::AbortDeliveries(at) => at.order(faults, Faults::abort_deliveries)?,
             Self::AnswerCbs {
                 status,
                 times,
@@ -168,7 +263,21 @@ impl Order {
             Self::CloseConnections {
                 condition,
                 description,
-            } => faults.close_connections(&condition, &description),
+                connection,
+                hub,
+                partition,
+            } => narrowed(faults, connection, hub, partition)?
+                .close_connections(&condition, &description),
+            Self::CloseWebSockets {
+                code,
+                reason,
+                connection,
+            } => {
+                if reason.len() > 123 {
+                    return Err("a reason has 123 bytes at most".to_owned());
+                }
+                narrowed(faults, connection, None, None)?.close_web_sockets(code, &reason);
+            }
             Self::Delay { delay_ms } => faults.delay(delay_ms),
             Self::DetachReceivers {
                 hub,
@@ -189,19 +298,48 @@ impl Order {
                 times,
                 chance,
             } => by(chance)?.disturb_management(&hub, how, times),
-            Self::DropConnections {} => faults.drop_connections(),
+            Self::DisableHub { hub, on } => faults.disable_hub(&hub, on),
+            Self::DisturbTls { how, times, chance } => by(chance)?.disturb_tls(how, times),
+            Self::DropConnections(Connections {
+                connection,
+                hub,
+                partition,
+            }) => narrowed(faults, connection, hub, partition)?.drop_connections(),
             Self::DuplicateDeliveries(at) => at.order(faults, Faults::duplicate_deliveries)?,
             Self::EndSessions {
                 condition,
                 description,
-            } => faults.end_sessions(&condition, &description),
+                connection,
+                hub,
+                partition,
+            } => {
+                narrowed(faults, connection, hub, partition)?.end_sessions(&condition, &description)
+            }
             Self::ExpireTokens { hub, partition } => {
                 faults.expire_tokens(&hub, partition.as_deref());
             }
             Self::FailOver {} => faults.fail_over().map_err(|error| error.to_string())?,
+            Self::FragmentWebSockets {
+                bytes,
+                times,
+                chance,
+            } => by(chance)?.fragment_web_sockets(bytes, times),
             Self::FreezeConnections { on } => faults.freeze_connections(on),
-            Self::IgnoreAttaches { on } => faults.ignore_attaches(on),
+            Self::IgnoreAttaches(switch) => switch.order(faults, Faults::ignore_attaches)?,
             Self::IgnoreDetaches(at) => at.order(faults, Faults::ignore_detaches)?,
+            Self::InflateDeliveries {
+                hub,
+                partition,
+                bytes,
+                times,
+                chance,
+            } => {
+                if bytes > MAX_PADDING {
+                    return Err(format!("padding has {MAX_PADDING} bytes at most"));
+                }
+                by(chance)?.inflate_deliveries(&hub, partition.as_deref(), bytes, times);
+            }
+            Self::InterleaveDeliveries(at) => at.order(faults, Faults::interleave_deliveries)?,
             Self::LoseDispositions(at) => at.order(faults, Faults::lose_dispositions)?,
             Self::OverSend {
                 hub,
@@ -210,6 +348,27 @@ impl Order {
                 times,
                 chance,
             } => by(chance)?.over_send(&hub, partition.as_deref(), extra, times),
+            Self::PingWebSockets { count, connection } => {
+                narrowed(faults, connection, None, None)?.ping_web_sockets(count);
+            }
+            Self::RecreateHub { hub } => {
+                faults
+                    .recreate_hub(&hub)
+                    .map_err(|error| error.to_string())?;
+            }
+            Self::RedirectConnections {
+                host,
+                port,
+                connection,
+                hub,
+                partition,
+            } => narrowed(faults, connection, hub, partition)?.redirect_connections(&host, port),
+            Self::RedirectLinks {
+                hub,
+                partition,
+                host,
+                port,
+            } => faults.redirect_links(&hub, partition.as_deref(), &host, port),
             Self::RefuseAttaches {
                 hub,
                 partition,
@@ -220,6 +379,17 @@ impl Order {
             } => {
                 let (id, text) = (partition.as_deref(), &*description);
                 by(chance)?.refuse_attaches(&hub, id, &condition, text, times);
+            }
+            Self::RefuseConnections { on } => faults.refuse_connections(on),
+            Self::RefuseUpgrades {
+                status,
+                times,
+                chance,
+            } => {
+                if !(300..=599).contains(&status) {
+                    return Err(format!("{status} refuses nothing"));
+                }
+                by(chance)?.refuse_upgrades(status, times);
             }
             Self::RejectMessages {
                 hub,
@@ -233,6 +403,7 @@ impl Order {
                 by(chance)?.reject_messages(&hub, id, &condition, text, times);
             }
             Self::ReorderDeliveries(at) => at.order(faults, Faults::reorder_deliveries)?,
+            Self::RepeatDeliveryIds(at) => at.order(faults, Faults::repeat_delivery_ids)?,
             Self::ResetAfterBytes {
                 bytes,
                 times,
@@ -253,7 +424,12 @@ impl Order {
                 (None, None) => by(chance)?.reset_at(stage, times),
             },
             Self::Seed { seed } => faults.seed(seed),
-            Self::SendBadFrame { frame } => faults.send_bad_frame(frame),
+            Self::SendBadFrame {
+                frame,
+                connection,
+                hub,
+                partition,
+            } => narrowed(faults, connection, hub, partition)?.send_bad_frame(frame),
             Self::ShowFewerPartitions {
                 hub,
                 partitions,
@@ -261,7 +437,10 @@ impl Order {
                 chance,
             } => by(chance)?.show_fewer_partitions(&hub, partitions, times),
             Self::SkipDeliveries(at) => at.order(faults, Faults::skip_deliveries)?,
-            Self::WithholdCredit { on } => faults.withhold_credit(on),
+            Self::WithholdCredit(switch) => switch.order(faults, Faults::withhold_credit)?,
+            Self::WithholdDeliveries(switch) => {
+                switch.order(faults, Faults::withhold_deliveries)?;
+            }
         }
         Ok(())
     }
@@ -279,160 +458,35 @@ impl Placed {
     }
 }
 
+impl Switch {
+    fn order(self, faults: &Faults, fault: impl Fn(&Faults, bool)) -> Result<(), String> {
+        fault(&narrowed(faults, None, self.hub, self.partition)?, self.on);
+        Ok(())
+    }
+}
+
+fn narrowed(
+    faults: &Faults,
+    connection: Option<u64>,
+    hub: Option<String>,
+    partition: Option<String>,
+) -> Result<Faults, String> {
+    let faults = match connection {
+        Some(id) => faults.on_connection(id),
+        None => faults.clone(),
+    };
+    match (hub, partition) {
+        (None, None) => Ok(faults),
+        (Some(hub), None) => Ok(faults.on_hub(&hub)),
+        (Some(hub), Some(id)) => Ok(faults.on_partition(&hub, &id)),
+        (None, Some(_)) => Err("a partition without its hub".to_owned()),
+    }
+}
+
 fn with_chance(faults: &Faults, chance: Option<f64>) -> Result<Faults, String> {
     match chance {
         None => Ok(faults.clone()),
         Some(chance) if (0.0..=1.0).contains(&chance) => Ok(faults.with_chance(chance)),
         Some(chance) => Err(format!("chance {chance} is not from 0 to 1")),
-    }
-}
-
-/// A fault of the blob side: a method of [`BlobFaults`] by name, with its arguments.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum BlobOrder {
-    /// For the next `times` requests, or until cleared.
-    Delay {
-        #[serde(with = "millis")]
-        delay_ms: Duration,
-        times: Option<u32>,
-        operation: Option<BlobOperation>,
-        name_contains: Option<String>,
-    },
-    DropReplyAfterApply(Requests),
-    DropRequest(Requests),
-    EditHeader {
-        name: String,
-        value: Option<String>,
-        #[serde(default = "once")]
-        times: u32,
-        operation: Option<BlobOperation>,
-        name_contains: Option<String>,
-    },
-    Fail {
-        status: u16,
-        code: String,
-        retry_after_s: Option<u64>,
-        #[serde(default = "once")]
-        times: u32,
-        operation: Option<BlobOperation>,
-        name_contains: Option<String>,
-    },
-    Freeze {
-        on: bool,
-    },
-    HangBody(Requests),
-    Outage {
-        on: bool,
-    },
-    ReplaceBody {
-        body: String,
-        #[serde(default = "once")]
-        times: u32,
-        operation: Option<BlobOperation>,
-        name_contains: Option<String>,
-    },
-    /// Negative is the past.
-    SkewDate {
-        seconds: i64,
-    },
-    StaleListings {
-        on: bool,
-    },
-    TruncateBody(Requests),
-}
-
-/// Which requests a fault of the blob side meets.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Requests {
-    #[serde(default = "once")]
-    times: u32,
-    operation: Option<BlobOperation>,
-    name_contains: Option<String>,
-}
-
-impl BlobOrder {
-    pub(super) fn carry_out(self, faults: &BlobFaults) -> Result<(), String> {
-        match self {
-            Self::Delay {
-                delay_ms,
-                times,
-                operation,
-                name_contains,
-            } => {
-                let faults = narrowed(faults, operation, name_contains);
-                match times {
-                    Some(times) => faults.delay_next(times, delay_ms),
-                    None => faults.delay(delay_ms),
-                }
-            }
-            Self::DropReplyAfterApply(to) => to.order(faults, BlobFaults::drop_reply_after_apply),
-            Self::DropRequest(to) => to.order(faults, BlobFaults::drop_request),
-            Self::EditHeader {
-                name,
-                value,
-                times,
-                operation,
-                name_contains,
-            } => {
-                let faults = narrowed(faults, operation, name_contains);
-                if !faults.edit_header(times, &name, value.as_deref()) {
-                    return Err(format!("'{name}' cannot be a header, or have this value"));
-                }
-            }
-            Self::Fail {
-                status,
-                code,
-                retry_after_s,
-                times,
-                operation,
-                name_contains,
-            } => {
-                if !(100..=999).contains(&status) {
-                    return Err(format!("{status} is no HTTP status"));
-                }
-                let retry_after = retry_after_s.map(Duration::from_secs);
-                let faults = narrowed(faults, operation, name_contains);
-                faults.fail_next(times, status, &code, retry_after);
-            }
-            Self::Freeze { on } => faults.freeze(on),
-            Self::HangBody(to) => to.order(faults, BlobFaults::hang_body),
-            Self::Outage { on } => faults.outage(on),
-            Self::ReplaceBody {
-                body,
-                times,
-                operation,
-                name_contains,
-            } => narrowed(faults, operation, name_contains).replace_body(times, body),
-            Self::SkewDate { seconds } => {
-                faults.skew_date(Duration::from_secs(seconds.unsigned_abs()), seconds < 0);
-            }
-            Self::StaleListings { on } => faults.stale_listings(on),
-            Self::TruncateBody(to) => to.order(faults, BlobFaults::truncate_body),
-        }
-        Ok(())
-    }
-}
-
-impl Requests {
-    fn order(self, faults: &BlobFaults, fault: impl Fn(&BlobFaults, u32)) {
-        let faults = narrowed(faults, self.operation, self.name_contains);
-        fault(&faults, self.times);
-    }
-}
-
-fn narrowed(
-    faults: &BlobFaults,
-    operation: Option<BlobOperation>,
-    name_contains: Option<String>,
-) -> BlobFaults {
-    let faults = match operation {
-        Some(operation) => faults.on_operation(operation),
-        None => faults.clone(),
-    };
-    match name_contains {
-        Some(text) => faults.on_names_with(text),
-        None => faults,
     }
 }

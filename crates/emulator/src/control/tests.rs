@@ -1,6 +1,7 @@
 //! Orders as text.
 
-use super::requests::{BlobOrder, Order};
+use super::blob_requests::BlobOrder;
+use super::requests::Order;
 
 fn refused(text: &str) -> String {
     let order = serde_json::from_str::<Order>(text);

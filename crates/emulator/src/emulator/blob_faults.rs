@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::blob::{
     ActiveBlobFault, BlobFaults as Faults, BlobOperation, FaultEffect, FaultReply, FaultScope,
+    LastModified,
 };
 
 /// Disturbs requests to the blob side on purpose.
@@ -43,6 +44,49 @@ impl BlobFaults {
         let mut narrowed = self.clone();
         narrowed.scope.name_contains = Some(text.into());
         narrowed
+    }
+
+    /// The same faults, of which those with a number of `times` and delays that are ordered here
+    /// spare the first `count` requests they would meet: the second page of a listing, for one.
+    #[must_use]
+    pub fn after(&self, count: u32) -> Self {
+        let mut narrowed = self.clone();
+        narrowed.scope.after = count;
+        narrowed
+    }
+
+    /// The same faults, of which those with a number of `times` and delays that are ordered here
+    /// act on this share of their occasions, from 0 to 1. Chance follows from [`seed`](Self::seed).
+    #[must_use]
+    pub fn with_chance(&self, chance: f64) -> Self {
+        let mut narrowed = self.clone();
+        narrowed.scope.chance = Some(chance);
+        narrowed
+    }
+
+    /// Starts chance anew: the same seed and the same requests in the same order give the same
+    /// faults.
+    pub fn seed(&self, seed: u64) {
+        self.faults.seed(seed);
+    }
+
+    /// Lets the next `times` requests take effect twice, as a repetition on the way does, and
+    /// answers as to the second.
+    pub fn apply_twice(&self, times: u32) {
+        self.add(FaultEffect::ApplyTwice, Some(times));
+    }
+
+    /// Moves the time of the last change by so many seconds, or into the past with a number below
+    /// zero, in the next `times` replies, listings included. What is stored stays.
+    pub fn skew_last_modified(&self, times: u32, seconds: i64) {
+        let how = LastModified::Moved(seconds);
+        self.add(FaultEffect::LastModified(how), Some(times));
+    }
+
+    /// Leaves the time of the last change out of the next `times` replies, listings included.
+    pub fn omit_last_modified(&self, times: u32) {
+        let how = LastModified::Missing;
+        self.add(FaultEffect::LastModified(how), Some(times));
     }
 
     /// Refuses the next `times` requests with an HTTP status and an error code such as
@@ -90,8 +134,13 @@ impl BlobFaults {
 
     /// Sends another body than that of the reply, `times` times.
     pub fn replace_body(&self, times: u32, body: impl Into<Vec<u8>>) {
-        let body = body.into().into();
-        self.add(FaultEffect::ReplaceBody(body), Some(times));
+        self.replace_body_with_many(times, body, 1);
+    }
+
+    /// As [`replace_body`](Self::replace_body), with this text again and again: a body of any size.
+    pub fn replace_body_with_many(&self, times: u32, part: impl Into<Vec<u8>>, count: usize) {
+        let part = part.into().into();
+        self.add(FaultEffect::ReplaceBody { part, count }, Some(times));
     }
 
     /// Sets a header of the next `times` replies, such as `Last-Modified`, or takes it away; false
@@ -147,6 +196,9 @@ impl BlobFaults {
     }
 
     fn add(&self, effect: FaultEffect, times: Option<u32>) {
+        if times == Some(0) {
+            return;
+        }
         self.faults.add(self.scope.clone(), effect, times);
     }
 }

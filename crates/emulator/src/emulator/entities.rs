@@ -1,7 +1,11 @@
 //! Event hubs, partitions and consumer groups of a running emulator.
 
+use std::sync::Arc;
+
 use super::{Emulator, EmulatorError, builder};
-use crate::broker::HubError;
+use crate::amqp::Service;
+use crate::amqp::errors::entity_not_found;
+use crate::broker::{Hub, HubError};
 
 impl Emulator {
     /// Creates an event hub.
@@ -16,6 +20,15 @@ impl Emulator {
             .broker
             .add_hub(name, partitions)
             .map_err(|error| of_hub(error, name, partitions))
+    }
+
+    /// Deletes an event hub with its events; who uses it is detached with `amqp:not-found`.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError`] if there is no such event hub or a data directory cannot be written.
+    pub fn delete_hub(&self, name: &str) -> Result<(), EmulatorError> {
+        remove(&self.service, name).map(drop)
     }
 
     /// Adds partitions to an event hub; clients see them with their next look at its properties.
@@ -78,6 +91,33 @@ impl Emulator {
             .grow_hub(&remembered, |_| partitions)
             .map_err(|error| of_hub(error, name, partitions))
     }
+}
+
+/// Deletes an event hub and makes it again: sequence numbers and offsets start anew.
+pub(super) fn recreate(service: &Service, name: &str) -> Result<(), EmulatorError> {
+    let old = remove(service, name)?;
+    let partitions = u32::try_from(old.partitions().len()).unwrap_or(u32::MAX);
+    service
+        .broker
+        .add_hub(old.name(), partitions)
+        .map_err(|error| of_hub(error, name, partitions))?;
+    let hub = service.broker.hub(name);
+    let no_such_hub = || EmulatorError::NoSuchHub(name.to_owned());
+    let hub = hub.ok_or_else(no_such_hub)?;
+    old.groups()
+        .iter()
+        .try_for_each(|group| hub.add_group(group))
+        .map_err(|error| EmulatorError::Data(error.to_string()))
+}
+
+fn remove(service: &Service, name: &str) -> Result<Arc<Hub>, EmulatorError> {
+    let hub = service
+        .broker
+        .remove_hub(name)
+        .map_err(|error| EmulatorError::Data(error.to_string()))?
+        .ok_or_else(|| EmulatorError::NoSuchHub(name.to_owned()))?;
+    service.detach_all(name, &entity_not_found(name));
+    Ok(hub)
 }
 
 fn of_hub(error: HubError, name: &str, partitions: u32) -> EmulatorError {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::EmulatorError;
-use crate::amqp::errors::{AmqpError, condition};
+use crate::amqp::errors::AmqpError;
 use crate::amqp::fault_rules::{ActiveFault, Effect, Frequency, Scope};
-use crate::amqp::{BadFrame, EventLinks, ReplyFault, ResetStage, Service, Signal};
+use crate::amqp::{BadFrame, EventLinks, ReplyFault, ResetStage, Service, Signal, WebSocketOrder};
 
 /// Disturbs connections, sessions and links on purpose.
 ///
@@ -16,11 +15,15 @@ use crate::amqp::{BadFrame, EventLinks, ReplyFault, ResetStage, Service, Signal}
 /// connected is disturbed at once; faults with a number of `times` wait for their occasion, and
 /// [`with_chance`](Self::with_chance) makes them act on a share of their occasions only.
 ///
-/// Where a partition may be given, none means all partitions of the event hub and itself.
+/// Where a partition may be given, none means all partitions of the event hub and itself. What is
+/// about connections, and the switches, can be narrowed by [`on_connection`](Self::on_connection),
+/// [`on_hub`](Self::on_hub) and [`on_partition`](Self::on_partition).
 #[derive(Debug, Clone)]
 pub struct Faults {
-    service: Arc<Service>,
+    pub(super) service: Arc<Service>,
     chance: Option<f64>,
+    connection: Option<u64>,
+    pub(super) place: Scope,
 }
 
 impl Faults {
@@ -28,6 +31,8 @@ impl Faults {
         Self {
             service,
             chance: None,
+            connection: None,
+            place: Scope::default(),
         }
     }
 
@@ -36,8 +41,38 @@ impl Faults {
     #[must_use]
     pub fn with_chance(&self, chance: f64) -> Self {
         Self {
-            service: Arc::clone(&self.service),
             chance: Some(chance),
+            ..self.clone()
+        }
+    }
+
+    /// The same faults, of which those that disturb whole connections at once, ordered here, meet
+    /// only this one. [`Emulator::connections`](crate::Emulator::connections) and the control port
+    /// tell the numbers.
+    #[must_use]
+    pub fn on_connection(&self, id: u64) -> Self {
+        Self {
+            connection: Some(id),
+            ..self.clone()
+        }
+    }
+
+    /// The same faults, of which those that disturb whole connections or sessions at once, and the
+    /// switches, ordered here, meet only those with a receiver or sender of this event hub.
+    #[must_use]
+    pub fn on_hub(&self, hub: &str) -> Self {
+        Self {
+            place: Scope::of(hub, None),
+            ..self.clone()
+        }
+    }
+
+    /// As [`on_hub`](Self::on_hub), for one partition.
+    #[must_use]
+    pub fn on_partition(&self, hub: &str, partition: &str) -> Self {
+        Self {
+            place: Scope::of(hub, Some(partition)),
+            ..self.clone()
         }
     }
 
@@ -75,21 +110,21 @@ impl Faults {
 
     /// Ends all sessions of all connections.
     pub fn end_sessions(&self, condition: &str, description: &str) {
-        self.service
-            .broadcast(|| Signal::EndSessions(error(condition, description)));
+        self.service.tell(self.connection, || {
+            Signal::EndSessions(self.place.clone(), error(condition, description))
+        });
         self.service.faults.note("end_sessions");
     }
 
     /// Closes all connections with an error.
     pub fn close_connections(&self, condition: &str, description: &str) {
-        self.service
-            .broadcast(|| Signal::Close(error(condition, description)));
+        self.tell(|| Signal::Close(error(condition, description)));
         self.service.faults.note("close_connections");
     }
 
     /// Resets all TCP connections without a close.
     pub fn drop_connections(&self) {
-        self.service.broadcast(|| Signal::Cut);
+        self.tell(|| Signal::Cut);
         self.service.faults.note("drop_connections");
     }
 
@@ -102,32 +137,9 @@ impl Faults {
         self.service.faults.note("expire_tokens");
     }
 
-    /// Moves a geo-replicated namespace to its other region: offsets from before are good no more,
-    /// and all connections are closed as when a region goes down. No event is lost.
-    ///
-    /// # Errors
-    ///
-    /// [`EmulatorError::NotGeoReplicated`] without
-    /// [`with_geo_replication`](crate::EmulatorBuilder::with_geo_replication), and
-    /// [`EmulatorError::Data`] if a data directory cannot be written.
-    pub fn fail_over(&self) -> Result<(), EmulatorError> {
-        let broker = &self.service.broker;
-        if !broker.is_geo_replicated() {
-            return Err(EmulatorError::NotGeoReplicated);
-        }
-        broker
-            .fail_over()
-            .map_err(|error| EmulatorError::Data(error.to_string()))?;
-        let text = "The namespace has failed over to its secondary region.";
-        self.service
-            .broadcast(|| Signal::Close(error(condition::CONNECTION_FORCED, text)));
-        self.service.faults.note("fail_over");
-        Ok(())
-    }
-
     /// Sends a frame that is none on all open connections.
     pub fn send_bad_frame(&self, frame: BadFrame) {
-        self.service.broadcast(|| Signal::BadFrame(frame));
+        self.tell(|| Signal::BadFrame(frame));
         self.service.faults.note("send_bad_frame");
     }
 
@@ -254,14 +266,20 @@ impl Faults {
 
     /// While on, new attaches get no answer.
     pub fn ignore_attaches(&self, is_ignoring: bool) {
-        let effect = Effect::IgnoreAttach;
-        self.service.faults.switch(&effect, is_ignoring);
+        self.switch(&Effect::IgnoreAttach, is_ignoring);
     }
 
     /// While on, new senders get no credit and those that have some get no more.
     pub fn withhold_credit(&self, is_withholding: bool) {
-        let effect = Effect::WithholdCredit;
-        self.service.faults.switch(&effect, is_withholding);
+        self.switch(&Effect::WithholdCredit, is_withholding);
+    }
+
+    /// While on, receivers get no events, whatever credit they have given.
+    pub fn withhold_deliveries(&self, is_withholding: bool) {
+        self.switch(&Effect::WithholdDeliveries, is_withholding);
+        if !is_withholding {
+            self.service.broadcast(|| Signal::Resume);
+        }
     }
 
     /// How often each fault has acted, by its name on the control port.
@@ -277,6 +295,7 @@ impl Faults {
     pub fn clear(&self) {
         self.service.faults.clear();
         self.service.pace.send_replace(Default::default());
+        self.service.broadcast(|| Signal::Resume);
     }
 
     pub(crate) fn active(&self) -> Vec<ActiveFault> {
@@ -287,7 +306,13 @@ impl Faults {
         *self.service.pace.borrow()
     }
 
-    fn detach(&self, hub: &str, partition: Option<&str>, links: EventLinks, error: &AmqpError) {
+    pub(super) fn detach(
+        &self,
+        hub: &str,
+        partition: Option<&str>,
+        links: EventLinks,
+        error: &AmqpError,
+    ) {
         let scope = scope(hub, partition);
         self.service.broadcast(|| Signal::DetachLinks {
             scope: scope.clone(),
@@ -296,22 +321,37 @@ impl Faults {
         });
     }
 
-    fn add(&self, effect: Effect, scope: Scope, times: u32) {
+    pub(super) fn add(&self, effect: Effect, scope: Scope, times: u32) {
         let frequency = Frequency {
             times: Some(times),
             chance: self.chance,
         };
         self.service.faults.add(effect, scope, frequency);
     }
-}
 
-fn scope(hub: &str, partition: Option<&str>) -> Scope {
-    Scope {
-        hub: Some(hub.to_owned()),
-        partition: partition.map(str::to_owned),
+    pub(super) fn switch(&self, effect: &Effect, is_on: bool) {
+        let place = self.place.clone();
+        self.service.faults.switch(effect, place, is_on);
+    }
+
+    /// Tells the connections that are meant.
+    pub(super) fn tell(&self, signal: impl Fn() -> Signal) {
+        let is_everywhere = self.place.is_everything();
+        self.service.tell(self.connection, || match is_everywhere {
+            true => signal(),
+            false => Signal::At(self.place.clone(), Box::new(signal())),
+        });
+    }
+
+    pub(super) fn order(&self, order: impl Fn() -> WebSocketOrder) -> usize {
+        self.service.order(self.connection, order)
     }
 }
 
-fn error(condition: &str, description: &str) -> AmqpError {
+pub(super) fn scope(hub: &str, partition: Option<&str>) -> Scope {
+    Scope::of(hub, partition)
+}
+
+pub(super) fn error(condition: &str, description: &str) -> AmqpError {
     AmqpError::new(condition.to_owned(), description)
 }

@@ -1,6 +1,7 @@
 //! The emulator as a test or a program holds it.
 
 mod blob_faults;
+mod blobs;
 mod builder;
 mod config;
 mod entities;
@@ -9,14 +10,14 @@ mod event;
 mod faults;
 mod network;
 mod operation;
+mod place_faults;
 mod stream;
-mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use crate::amqp::{BadFrame, ReplyFault, ResetStage};
+pub use crate::amqp::{BadFrame, ReplyFault, ResetStage, TlsFault};
 pub use crate::blob::BlobOperation;
 pub use blob_faults::BlobFaults;
 pub use builder::EmulatorBuilder;
@@ -141,45 +142,6 @@ impl Emulator {
         self.blob_addr
     }
 
-    /// Creates a blob container; one that is there already is left as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`EmulatorError::Container`] if the name is not allowed or there are too many.
-    pub fn create_container(&self, name: &str) -> Result<(), EmulatorError> {
-        self.blob
-            .create_container(name)
-            .map_err(|code| EmulatorError::Container {
-                name: name.to_owned(),
-                code: code.to_owned(),
-            })
-    }
-
-    /// Puts an empty blob with metadata, as another program may have written it.
-    ///
-    /// # Errors
-    ///
-    /// [`EmulatorError::Blob`] if the blob service would refuse it.
-    pub fn put_blob(
-        &self,
-        container: &str,
-        name: &str,
-        metadata: &[(&str, &str)],
-    ) -> Result<(), EmulatorError> {
-        self.blob
-            .put_blob(container, name, metadata)
-            .map_err(|code| EmulatorError::Blob {
-                name: name.to_owned(),
-                code: code.to_owned(),
-            })
-    }
-
-    /// The metadata of a blob, if there is one.
-    #[must_use]
-    pub fn blob_metadata(&self, container: &str, name: &str) -> Option<Vec<(String, String)>> {
-        self.blob.blob_metadata(container, name)
-    }
-
     /// Appends an event to a partition; without one its key chooses, or they take turns.
     ///
     /// # Errors
@@ -274,6 +236,14 @@ impl Emulator {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.service.connection_count()
+    }
+
+    /// The open AMQP connections, oldest first: their numbers, and what their peers call themselves
+    /// once they have said.
+    #[must_use]
+    pub fn connections(&self) -> Vec<(u64, Option<String>)> {
+        let infos = self.service.connections().into_iter();
+        infos.map(|info| (info.id, info.container_id)).collect()
     }
 
     /// Disturbs the Event Hubs side on purpose.

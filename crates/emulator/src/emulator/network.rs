@@ -6,9 +6,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::builder::local_addr;
-use super::tls::Identity;
 use super::{BlobFaults, Emulator, EmulatorBuilder, StartError};
-use crate::amqp::{Service, Transport};
+use crate::amqp::{Identity, Service, Transport};
 use crate::blob::BlobServer;
 use crate::control::{Control, ControlServer};
 
@@ -128,18 +127,18 @@ impl EmulatorBuilder {
             Some((chain, key)) => Identity::from_pem(chain, &key.0),
             None => Identity::generate(&options.tls_names),
         };
-        let identity = identity.map_err(|error| StartError::Tls(Box::new(error)))?;
+        let identity = Arc::new(identity.map_err(|error| StartError::Tls(Box::new(error)))?);
         if let Some(port) = options.tls_port {
             let listener = self.listen(port).await?;
             network.tls = Some(local_addr(&listener, self.host)?);
-            listeners.push((listener, Transport::Tls(identity.acceptor.clone())));
+            listeners.push((listener, Transport::Tls(Arc::clone(&identity))));
         }
+        network.ca_pem = identity.ca_pem();
         if let Some(port) = options.wss_port {
             let listener = self.listen(port).await?;
             network.wss = Some(local_addr(&listener, self.host)?);
-            listeners.push((listener, Transport::TlsWebSocket(identity.acceptor)));
+            listeners.push((listener, Transport::TlsWebSocket(identity)));
         }
-        network.ca_pem = identity.ca_pem;
         Ok(listeners)
     }
 
@@ -157,7 +156,7 @@ impl EmulatorBuilder {
             let listener = self.listen_at(host, port).await?;
             let address = local_addr(&listener, host)?;
             let blob_faults = BlobFaults::new(blob.faults().clone());
-            let control = Control::new(Arc::clone(service), blob_faults);
+            let control = Control::new(Arc::clone(service), blob_faults, blob.account());
             network.control = Some((address, ControlServer::start(listener, control)));
         }
         Ok(())

@@ -130,6 +130,19 @@ impl DataDir {
         })
     }
 
+    /// Forgets an event hub and removes its events.
+    pub(crate) fn remove_hub(&self, number: u32) -> Result<(), DataError> {
+        // A crash in between leaves an event hub without events, which is what was wanted.
+        let events = self.root.join("hubs").join(number.to_string());
+        match fs::remove_dir_all(&events) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DataError::io(&events)(error));
+            }
+            _ => {}
+        }
+        self.change(|hubs| hubs.retain(|hub| hub.number != number))
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<HubEntry>)) -> Result<(), DataError> {
         let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hubs = manifest.hubs.clone();

@@ -6,20 +6,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{Client, Reading, receive, text};
 
-struct Control {
+pub(crate) struct Control {
     http: reqwest::Client,
     url: String,
 }
 
 impl Control {
-    fn of(emulator: &Emulator) -> Self {
+    pub(crate) fn of(emulator: &Emulator) -> Self {
         Self {
             http: reqwest::Client::new(),
             url: format!("http://{}", emulator.control_addr().unwrap()),
         }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request = self
             .http
             .post(format!("{}{path}", self.url))
@@ -27,7 +27,12 @@ impl Control {
         answer(request.body(body.to_string())).await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn delete(&self, path: &str) {
+        let (status, _) = answer(self.http.delete(format!("{}{path}", self.url))).await;
+        assert_eq!(status, 200);
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, value) = answer(self.http.get(format!("{}{path}", self.url))).await;
         assert_eq!(status, 200);
         value
@@ -95,6 +100,14 @@ async fn state_is_told() {
     assert_eq!(hub["partitions"][0]["receivers"], 0);
     assert_eq!(hub["partitions"][1]["receivers"], 1);
     assert_eq!(hub["partitions"][1]["last_enqueued_sequence_number"], 0);
+    let reader = &hub["partitions"][1]["readers"][0];
+    assert_eq!(reader["consumer_group"], "$default");
+    assert_eq!(reader["connection"], status["open_connections"][0]["id"]);
+    assert_eq!(
+        (&reader["delivered"], &reader["next_sequence_number"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(status["open_connections"][0]["container_id"], "test");
 }
 
 #[tokio::test]
@@ -116,6 +129,32 @@ async fn bad_orders_are_refused_with_a_reason() {
             json!({"fault": "reset_at", "stage": "attach", "partition": "0"}),
             "without its hub",
         ),
+        (
+            json!({"fault": "drop_connections", "partition": "0"}),
+            "without its hub",
+        ),
+        (json!({"fault": "fail_over"}), "not geo-replicated"),
+        (
+            json!({"fault": "recreate_hub", "hub": "nohub"}),
+            "no event hub",
+        ),
+        (
+            json!({"fault": "refuse_upgrades", "status": 200}),
+            "refuses nothing",
+        ),
+        (
+            json!({"fault": "close_web_sockets", "reason": "x".repeat(124)}),
+            "123 bytes",
+        ),
+        (
+            json!({"fault": "disturb_tls", "how": "x"}),
+            "unknown variant",
+        ),
+        (
+            json!({"fault": "withhold_credit", "on": "yes"}),
+            "invalid type",
+        ),
+        (json!({"hub": "hub"}), "missing field `fault`"),
     ] {
         let (status, answer) = control.post("/faults", &order).await;
         assert_eq!(status, 400, "{order}");

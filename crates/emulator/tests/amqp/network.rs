@@ -21,7 +21,7 @@ use super::support::{Client, PATIENCE, Reading, receive, text};
 
 const HEADER: &[u8] = b"AMQP\x00\x01\x00\x00";
 
-async fn emulator() -> Emulator {
+pub(crate) async fn emulator() -> Emulator {
     Emulator::builder()
         .with_hub("hub", 1)
         .with_tls_port(0)
@@ -33,7 +33,11 @@ async fn emulator() -> Emulator {
         .unwrap()
 }
 
-async fn tls(emulator: &Emulator, port: u16, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(
+    emulator: &Emulator,
+    port: u16,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let pem = emulator.ca_certificate_pem().unwrap();
     let mut roots = RootCertStore::empty();
     roots
@@ -44,7 +48,7 @@ async fn tls(emulator: &Emulator, port: u16, name: &str) -> std::io::Result<TlsS
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
@@ -89,7 +93,7 @@ async fn an_identity_can_be_given() {
     assert!(matches!(given, Err(eventhubs_emulator::StartError::Tls(_))));
 }
 
-fn request(
+pub(crate) fn request(
     port: u16,
     path: &str,
     protocol: &'static str,

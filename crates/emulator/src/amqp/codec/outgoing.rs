@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::Value;
 use super::descriptor as code;
 use super::encode::{ListWriter, put_binary, put_descriptor, put_text_array, put_uint};
 use super::frame::{FrameType, put_frame};
@@ -130,6 +131,7 @@ pub(crate) struct TransferHead {
     pub(crate) delivery_id: u32,
     pub(crate) settled: bool,
     pub(crate) more: bool,
+    pub(crate) aborted: bool,
 }
 
 /// Most a transfer frame needs besides its payload.
@@ -152,7 +154,7 @@ pub(crate) fn transfer(buf: &mut BytesMut, channel: u16, head: TransferHead, pay
     put_uint(buf, 0);
     buf.put_slice(&[bool_code(head.settled), bool_code(head.more)]);
     // rcv-settle-mode, state, resume, aborted, batchable
-    buf.put_slice(&[0x40, 0x40, 0x42, 0x42, 0x42]);
+    buf.put_slice(&[0x40, 0x40, 0x42, bool_code(head.aborted), 0x42]);
     let list_size = (buf.len() - fields + 1) as u8;
     let size = super::encode::len_u32(buf.len() - start + payload_len);
     if let Some(room) = buf.get_mut(fields - 2) {
@@ -259,7 +261,22 @@ fn error_field(f: &mut ListWriter<'_>, error: Option<&AmqpError>) {
 
 fn put_error(buf: &mut BytesMut, error: &AmqpError) {
     let mut f = ListWriter::described(buf, code::ERROR);
-    f.symbol(&error.condition).string(&error.description).null();
+    f.symbol(&error.condition).string(&error.description);
+    match &error.redirect {
+        // PROTOCOL: AMQP 2.8.16 and 3.5.10; the address of a link stays as it is.
+        Some((host, port)) => {
+            let symbol = |name: &str| Value::Symbol(name.to_owned());
+            let info = vec![
+                (symbol("hostname"), Value::from(&**host)),
+                (symbol("network-host"), Value::from(&**host)),
+                (symbol("port"), Value::Ushort(*port)),
+            ];
+            f.value(&Value::Map(info));
+        }
+        None => {
+            f.null();
+        }
+    }
     f.finish();
 }
 

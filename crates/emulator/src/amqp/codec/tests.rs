@@ -122,6 +122,7 @@ fn every_performative_has_all_its_fields() {
         delivery_id: 0,
         settled: false,
         more: false,
+        aborted: false,
     };
     check(&|buf| outgoing::transfer(buf, 0, head, 0), 0x14, 11);
     let accepted = Outcome::Accepted;
@@ -149,6 +150,7 @@ fn a_transfer_states_id_tag_and_format() {
             delivery_id,
             settled: true,
             more,
+            aborted: false,
         };
         outgoing::transfer(&mut buf, 7, head, 5);
         assert!(buf.len() <= outgoing::TRANSFER_OVERHEAD);

@@ -149,6 +149,9 @@ impl Connection {
             // A peer that asks for a frame every few milliseconds gets one every 10.
             self.heartbeat_every = half.clamp(Duration::from_millis(10), limits::HEARTBEAT);
         }
+        self.core
+            .service
+            .introduce(self.core.id, &open.container_id);
         tracing::debug!(
             connection = self.core.id,
             container = open.container_id,

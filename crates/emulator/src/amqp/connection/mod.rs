@@ -306,13 +306,25 @@ impl Connection {
                     .write(|buf| buf.extend_from_slice(frame.bytes()));
             }
             Signal::BadFrame(_) => {}
-            Signal::EndSessions(error) => {
-                for session in self.sessions.values_mut().filter(|s| !s.is_ended()) {
+            Signal::EndSessions(scope, error) => {
+                let is_meant =
+                    |s: &&mut Session| !s.is_ended() && (scope.is_everything() || s.is_at(&scope));
+                for session in self.sessions.values_mut().filter(is_meant) {
                     session.end(core, Some(&error));
                 }
             }
             Signal::Close(error) => self.close(Some(&error)),
-            Signal::Cut => self.phase = Phase::Closed,
+            Signal::Cut => core.is_cut = true,
+            Signal::At(scope, signal) => {
+                if self.sessions.values().any(|session| session.is_at(&scope)) {
+                    self.on_signal(*signal, now);
+                }
+            }
+            Signal::Resume => {
+                for session in self.sessions.values_mut() {
+                    session.resume(core);
+                }
+            }
         }
     }
 

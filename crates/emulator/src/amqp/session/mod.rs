@@ -12,7 +12,7 @@ use super::codec::outgoing::{self, AttachAnswer};
 use super::connection::Core;
 use super::delivery::Windows;
 use super::errors::{AmqpError, condition};
-use super::fault_rules::Effect;
+use super::fault_rules::{Effect, Scope};
 use super::limits::{INCOMING_WINDOW, MAX_LINK_NAME, MAX_LINKS_PER_SESSION, MAX_MESSAGE};
 use super::link::{Link, LinkKind};
 use super::signal::LinkKey;
@@ -143,6 +143,21 @@ impl Session {
         self.links
             .get(&handle)
             .map_or((None, None), |link| link.kind.place())
+    }
+
+    /// Whether it has an event link at a place.
+    pub(crate) fn is_at(&self, scope: &Scope) -> bool {
+        self.links.values().any(|link| {
+            let (hub, partition) = link.kind.place();
+            hub.is_some() && scope.covers(hub, partition)
+        })
+    }
+
+    /// Puts all links in line.
+    pub(crate) fn resume(&mut self, core: &mut Core) {
+        for (&handle, link) in &mut self.links {
+            core.make_ready(self.channel, handle, link);
+        }
     }
 
     /// A receiver that was woken by the broker or put itself in line.

@@ -57,13 +57,24 @@ impl Client {
         headers: &[(&str, &str)],
         body: &'static str,
     ) -> Answer {
+        self.try_send(method, path, headers, body).await.unwrap()
+    }
+
+    /// As [`send`](Self::send), when the connection may end without an answer.
+    pub(super) async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<Answer, reqwest::Error> {
         let date = httpdate::fmt_http_date(self.date.unwrap_or_else(SystemTime::now));
         let mut all = vec![("x-ms-date", date.as_str()), ("x-ms-version", "2021-12-02")];
         all.extend_from_slice(headers);
         let signature = self.sign(method, path, &all, body.len());
         let authorization = format!("SharedKey {WELL_KNOWN_ACCOUNT}:{signature}");
         all.push(("authorization", &authorization));
-        self.send_raw(method, path, &all, body).await.unwrap()
+        self.send_raw(method, path, &all, body).await
     }
 
     /// Sends a request as it is given.
@@ -146,7 +157,7 @@ impl Client {
 pub(super) async fn start(options: BlobOptions) -> (BlobServer, Client) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = BlobServer::start(listener, options);
-    server.create_container("con").unwrap();
+    server.account().create_container("con").unwrap();
     let client = Client::new(server.endpoint().unwrap());
     (server, client)
 }

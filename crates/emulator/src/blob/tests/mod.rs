@@ -3,5 +3,6 @@
 mod azurite;
 mod client;
 mod contract;
+mod matrix;
 mod robustness;
 mod rust_sdk;

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    super::{BlobOptions, BlobServer, FaultEffect, FaultScope, Operation},
+    super::{BlobOptions, BlobServer, FaultEffect, FaultScope, request::Operation},
     client::start,
 };
 
@@ -197,6 +197,8 @@ async fn refusals_are_counted_and_change_nothing() {
 async fn a_dropped_reply_leaves_the_effect() {
     let (server, client) = start(BlobOptions::default()).await;
     let scope = FaultScope {
+        after: 0,
+        chance: None,
         operation: Some(Operation::PutBlob),
         name_contains: Some("ownership".to_owned()),
     };
@@ -294,17 +296,17 @@ async fn a_held_request_takes_effect_after_its_client_gave_up() {
             .await
             .is_err()
     );
-    assert_eq!(server.blob_metadata("con", "b"), None);
+    assert_eq!(server.account().blob_metadata("con", "b"), None);
     server.faults().freeze(false);
     let applied = async {
-        while server.blob_metadata("con", "b").is_none() {
+        while server.account().blob_metadata("con", "b").is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(5), applied)
         .await
         .unwrap();
-    assert_eq!(server.count(Operation::PutBlob), 1);
+    assert_eq!(server.account().counts(), [(Operation::PutBlob, 1)]);
 }
 
 #[tokio::test]
@@ -326,6 +328,7 @@ async fn stop_does_not_wait_for_held_requests() {
 async fn seeded_blobs_keep_the_case_of_their_metadata() {
     let (server, client) = start(BlobOptions::default()).await;
     server
+        .account()
         .put_blob("con", "b\u{1}", &[("OwnerId", "me")])
         .unwrap();
     let path = "/con?restype=container&comp=list&include=metadata&prefix=b%01";
@@ -338,7 +341,7 @@ async fn seeded_blobs_keep_the_case_of_their_metadata() {
     );
     assert!(!list.body.contains('\u{1}'), "not XML");
     assert_eq!(
-        server.put_blob("con", "b", &[("a-b", "")]),
+        server.account().put_blob("con", "b", &[("a-b", "")]),
         Err("InvalidMetadata")
     );
 }

@@ -14,6 +14,7 @@ use crate::amqp::Signal;
 use crate::amqp::codec::encode::ListWriter;
 use crate::amqp::codec::frame::{FrameType, next_frame, put_frame};
 use crate::amqp::codec::{Decoder, Value, descriptor};
+use crate::amqp::fault_rules::Scope;
 use crate::amqp::sas::Keys;
 use crate::amqp::service::Service;
 use crate::broker::{Broker, Retention};
@@ -444,7 +445,9 @@ fn channels_links_and_begins_are_bounded() {
 fn more_transfers_than_credit_detach_the_link() {
     let mut peer = Peer::opened();
     let withhold = crate::amqp::fault_rules::Effect::WithholdCredit;
-    peer.service.faults.switch(&withhold, true);
+    peer.service
+        .faults
+        .switch(&withhold, Scope::default(), true);
     peer.attach(0, false, "hub");
     peer.output();
     peer.send(0, 0, false, &data("x"));

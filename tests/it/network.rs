@@ -285,6 +285,7 @@ async fn tls_refuses_a_bad_certificate_whoever_signed_it() {
 
 #[tokio::test]
 #[ignore = "a part of tls_refuses_a_bad_certificate_whoever_signed_it"]
+#[allow(clippy::print_stdout, reason = "the test that starts it reads this")]
 async fn client_that_tells_how_tls_went() {
     let port = std::env::var("EHP_TEST_TLS_PORT").unwrap();
     let text = format!("Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=k");

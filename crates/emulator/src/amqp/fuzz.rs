@@ -211,8 +211,9 @@ fn keys() -> Keys {
 /// The upgrade to a WebSocket and its messages, as far as they come.
 pub(crate) fn websocket(data: &[u8]) {
     let stream = tokio::io::join(Cursor::new(data.to_vec()), Vec::new());
+    let service = plain_service();
     // Nothing here ever waits, so an answer that does not come at once never would.
-    let Some(Ok(mut stream)) = websocket::accept(stream).now_or_never() else {
+    let Some(Ok(mut stream)) = websocket::accept(stream, &service).now_or_never() else {
         return;
     };
     let mut got = Vec::new();

@@ -6,7 +6,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::server::{Requests, serve_stream};
-use super::{BlobOptions, Conditions, ContentHeaders, Metadata, service::BlobService};
+use super::{
+    BlobOptions, conditions::Conditions, metadata::Metadata, service::BlobService,
+    state::ContentHeaders,
+};
 
 thread_local! {
     #[allow(clippy::expect_used, reason = "without a runtime there is nothing to try")]

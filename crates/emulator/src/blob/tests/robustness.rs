@@ -108,7 +108,10 @@ async fn a_hundred_thousand_blobs_come_in_pages() {
     let (server, client) = start(options).await;
     for n in 0..BLOBS {
         let name = format!("ownership/{n:06}");
-        server.put_blob("con", &name, &[("ownerid", "a")]).unwrap();
+        server
+            .account()
+            .put_blob("con", &name, &[("ownerid", "a")])
+            .unwrap();
     }
     let mut marker = String::new();
     let mut names = 0;
@@ -383,7 +386,10 @@ async fn replies_can_be_disfigured() {
         (head.header("last-modified"), head.header("etag")),
         ("", "W/\"\"")
     );
-    once(FaultEffect::ReplaceBody("<xml".into()));
+    once(FaultEffect::ReplaceBody {
+        part: "<xml".into(),
+        count: 1,
+    });
     let list = client.send("GET", "/?comp=list", &[], "").await;
     assert_eq!((list.status.as_u16(), list.body.as_str()), (200, "<xml"));
     once(FaultEffect::TruncateBody);

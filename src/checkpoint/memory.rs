@@ -100,15 +100,6 @@ impl fmt::Debug for InMemoryCheckpointStore {
     }
 }
 
-/// The scope as records are kept under it.
-fn folded(scope: &GroupScope) -> GroupScope {
-    GroupScope::new(
-        scope.fully_qualified_namespace().to_ascii_lowercase(),
-        scope.event_hub_name().to_ascii_lowercase(),
-        scope.consumer_group().to_ascii_lowercase(),
-    )
-}
-
 /// The one place that decides whether a write goes through.
 fn write<T>(
     records: &mut BTreeMap<Key, Record<T>>,
@@ -148,7 +139,7 @@ fn write<T>(
 #[async_trait]
 impl CheckpointStore for InMemoryCheckpointStore {
     async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
-        let scope = folded(scope);
+        let scope = scope.folded();
         let records = self.records();
         let of_scope = records.ownerships.iter().filter(|((s, _), _)| *s == scope);
         let ownerships = of_scope
@@ -180,7 +171,7 @@ impl CheckpointStore for InMemoryCheckpointStore {
             WriteCondition::Matches(etag) => validate::etag(etag)?,
             WriteCondition::Unconditional => return Err(validate::unconditional_ownership()),
         }
-        let key = (folded(scope), partition_id.clone());
+        let key = (scope.folded(), partition_id.clone());
         let mut records = self.records();
         let Records {
             writes, ownerships, ..
@@ -202,7 +193,7 @@ impl CheckpointStore for InMemoryCheckpointStore {
         &self,
         scope: &GroupScope,
     ) -> Result<Vec<StoredCheckpoint>, StoreError> {
-        let scope = folded(scope);
+        let scope = scope.folded();
         let records = self.records();
         let of_scope = records.checkpoints.iter().filter(|((s, _), _)| *s == scope);
         Ok(of_scope.map(|(_, record)| stored(record)).collect())
@@ -213,7 +204,7 @@ impl CheckpointStore for InMemoryCheckpointStore {
         scope: &GroupScope,
         partition_id: &PartitionId,
     ) -> Result<Option<StoredCheckpoint>, StoreError> {
-        let key = (folded(scope), partition_id.clone());
+        let key = (scope.folded(), partition_id.clone());
         Ok(self.records().checkpoints.get(&key).map(stored))
     }
 
@@ -227,7 +218,7 @@ impl CheckpointStore for InMemoryCheckpointStore {
         if let WriteCondition::Matches(etag) = condition {
             validate::etag(etag)?;
         }
-        let key = (folded(scope), checkpoint.partition_id.clone());
+        let key = (scope.folded(), checkpoint.partition_id.clone());
         let mut records = self.records();
         let Records {
             writes,

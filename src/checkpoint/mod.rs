@@ -8,7 +8,10 @@ pub(crate) mod fuzz;
 mod memory;
 pub(crate) mod validate;
 
-pub use blob::{BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
+pub use blob::{
+    BlobBackend, BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError,
+    CheckpointMigration, LegacyCheckpoints, LegacyLayout, NameCase, OtherSpelling, SplitGroup,
+};
 pub use memory::InMemoryCheckpointStore;
 
 pub use crate::model::WriteCondition;

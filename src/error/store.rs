@@ -19,6 +19,9 @@ pub enum StoreErrorKind {
     MalformedRecord,
     /// The store refuses the request and will refuse it again.
     Rejected,
+    /// The records of the consumer group are kept under two spellings of its names, by processors that do not see
+    /// each other.
+    SplitGroup,
     /// The store refused the credentials, or they do not allow the operation.
     Unauthorized,
     /// No answer within the deadline.
@@ -85,6 +88,7 @@ impl StoreError {
             | StoreErrorKind::InvalidValue
             | StoreErrorKind::MalformedRecord
             | StoreErrorKind::Rejected
+            | StoreErrorKind::SplitGroup
             | StoreErrorKind::Unauthorized => false,
         }
     }
@@ -98,6 +102,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::InvalidValue => "the value cannot be stored",
             StoreErrorKind::MalformedRecord => "the stored record cannot be understood",
             StoreErrorKind::Rejected => "the checkpoint store refused the request",
+            StoreErrorKind::SplitGroup => "the consumer group is kept under two spellings",
             StoreErrorKind::Unauthorized => "the checkpoint store refused the credentials",
             StoreErrorKind::Timeout => "the checkpoint store did not answer in time",
             StoreErrorKind::Unavailable => "the checkpoint store is unavailable",

@@ -111,6 +111,15 @@ impl GroupScope {
         }
     }
 
+    /// The names in lower case. Event Hubs does not tell cases apart, and names are ASCII.
+    pub(crate) fn folded(&self) -> Self {
+        Self::new(
+            self.fully_qualified_namespace.to_ascii_lowercase(),
+            self.event_hub_name.to_ascii_lowercase(),
+            self.consumer_group.to_ascii_lowercase(),
+        )
+    }
+
     /// Host name of the namespace, such as `contoso.servicebus.windows.net`.
     #[must_use]
     pub fn fully_qualified_namespace(&self) -> &str {

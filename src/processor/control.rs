@@ -324,6 +324,7 @@ fn is_fatal_store(kind: StoreErrorKind) -> bool {
         StoreErrorKind::ContainerNotFound
             | StoreErrorKind::InvalidValue
             | StoreErrorKind::Rejected
+            | StoreErrorKind::SplitGroup
             | StoreErrorKind::Unauthorized
     )
 }

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use azure_core::http::headers::Headers;
-use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
 use tokio::runtime::{Builder, Runtime};
+use url::Url;
 
-use super::http::BoundedClient;
+use super::container::{Container, Listing};
 use super::metadata::{self, Metadata};
-use super::requests::{Listing, Record};
-use super::{BlobCheckpointStore, BlobCheckpointStoreOptions, names, records as read};
+use super::requests::Record;
+use super::{BlobCheckpointStore, BlobCheckpointStoreOptions, names, records as read, supported};
 use crate::checkpoint::CheckpointStore;
-use crate::credential::{Secret, StorageCredential};
 use crate::model::GroupScope;
 
 thread_local! {
@@ -24,37 +21,17 @@ thread_local! {
         .expect("a runtime");
 }
 
-/// An account that has one answer.
-#[derive(Debug)]
-struct Canned(Vec<u8>);
-
-#[async_trait]
-impl HttpClient for Canned {
-    async fn execute_request(&self, _: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let mut headers = Headers::new();
-        headers.insert("date", "Mon, 24 Nov 2025 10:00:00 GMT");
-        let body = self.0.clone();
-        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, headers, body))
-    }
-}
-
 /// A listing is refused as a whole, or gives records that can be written again.
 #[allow(
     clippy::expect_used,
     reason = "without a store there is nothing to try"
 )]
 pub(crate) fn listing(data: &[u8]) {
-    let credential = StorageCredential::SharedAccessSignature(Secret::new("sig=x"));
     let options = BlobCheckpointStoreOptions::default().with_retry_once(false);
-    let http = BoundedClient::over(Arc::new(Canned(data.to_vec())));
-    let store = BlobCheckpointStore::over(
-        "https://account.example",
-        "container",
-        credential,
-        options,
-        http,
-    )
-    .expect("a store");
+    let url = Url::parse("https://account.example").expect("a URL");
+    let requests = supported::fuzz::client(&url, &options, data).expect("a client");
+    let container = Arc::new(Container::over(Arc::new(requests), &options));
+    let store = BlobCheckpointStore::over(container, None, url.to_string(), options);
     let scope = GroupScope::new("ns", "hub", "$Default");
     let (owned, stored) = RUNTIME.with(|runtime| {
         runtime.block_on(async {

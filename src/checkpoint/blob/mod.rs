@@ -1,30 +1,36 @@
 //! Ownership and checkpoint records in a container of blob storage, as all Azure SDKs keep them.
 
-mod client;
-mod errors;
+mod container;
+mod failure;
 #[cfg(feature = "unstable-fuzz")]
 pub(super) mod fuzz;
-mod http;
+#[cfg(feature = "legacy-storage")]
+mod legacy;
+mod legacy_checkpoints;
 mod metadata;
 mod names;
 mod options;
 mod records;
 mod requests;
 mod shared_key;
-mod token;
+mod spellings;
+mod supported;
 mod writes;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
-use self::client::{Container, Deadline};
-use self::http::BoundedClient;
+use self::container::{Container, Deadline, Listing};
+use self::legacy_checkpoints::LegacyReader;
+pub use self::legacy_checkpoints::{LegacyCheckpoints, LegacyLayout};
 use self::names::BlobNames;
-pub use self::options::{BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase};
-use self::requests::Listing;
+pub use self::options::{
+    BlobBackend, BlobCheckpointStoreOptions, BlobStoreConfigError, NameCase, SplitGroup,
+};
+pub use self::spellings::{CheckpointMigration, OtherSpelling};
 use self::writes::Write;
 use super::{
     CheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition, WriteOutcome, validate,
@@ -63,12 +69,13 @@ pub struct BlobCheckpointStore {
 }
 
 struct Shared {
-    container: Container,
+    container: Arc<Container>,
     /// For `Debug` only: without query, hence without secret.
     url: String,
     options: BlobCheckpointStoreOptions,
-    /// Groups that were already looked up under the spelling they were asked for.
-    twins_checked: Mutex<HashSet<GroupScope>>,
+    legacy: Option<LegacyReader>,
+    /// Groups that were already looked for under other spellings.
+    spellings_checked: Mutex<HashSet<GroupScope>>,
 }
 
 impl BlobCheckpointStore {
@@ -118,36 +125,44 @@ impl BlobCheckpointStore {
         credential: StorageCredential,
         options: BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
-        Self::over(
-            account_url,
-            container_name,
-            credential,
-            options,
-            BoundedClient::new(),
-        )
-    }
-
-    /// As [`new`](Self::new), over a given HTTP client.
-    fn over(
-        account_url: &str,
-        container_name: &str,
-        credential: StorageCredential,
-        options: BlobCheckpointStoreOptions,
-        http: BoundedClient,
-    ) -> Result<Self, BlobStoreConfigError> {
         options.check()?;
-        check_container_name(container_name)?;
         let url = parse_endpoint(account_url)
             .map_err(|reason| BlobStoreConfigError::InvalidAccountUrl { reason })?;
-        let container = Container::new(&url, container_name, credential, &options, http)?;
-        Ok(Self {
+        let open = |name: &str, credential| {
+            check_container_name(name)?;
+            Container::new(&url, name, credential, &options).map(Arc::new)
+        };
+        let container = open(container_name, credential.clone())?;
+        let legacy = match &options.legacy_checkpoints {
+            None => None,
+            Some(legacy) => Some(LegacyReader {
+                container: match &legacy.container_name {
+                    None => Arc::clone(&container),
+                    Some(name) => open(name, credential)?,
+                },
+                layout: legacy.layout.clone(),
+            }),
+        };
+        let url = format!("{}/{container_name}", url.as_str().trim_end_matches('/'));
+        Ok(Self::over(container, legacy, url, options))
+    }
+
+    /// A store over requests of any kind.
+    fn over(
+        container: Arc<Container>,
+        legacy: Option<LegacyReader>,
+        url: String,
+        options: BlobCheckpointStoreOptions,
+    ) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 container,
-                url: format!("{}/{container_name}", url.as_str().trim_end_matches('/')),
+                url,
                 options,
-                twins_checked: Mutex::default(),
+                legacy,
+                spellings_checked: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// A store that signs its requests with a key of the account, with default options.
@@ -198,69 +213,10 @@ impl BlobCheckpointStore {
         Self::new(account_url, container_name, credential, options)
     }
 
-    /// Reads the ownership records that stand under the group's names exactly as they are spelled, where this
-    /// store would fold them; `None` if both are the same.
-    ///
-    /// Records there belong to processors that do not fold names (Go, the official Rust crate): their half of
-    /// the group and ours would not see each other.
-    ///
-    /// # Errors
-    ///
-    /// As [`list_ownership`](CheckpointStore::list_ownership).
-    ///
-    /// # Cancel safety
-    ///
-    /// Only reads.
-    pub async fn verbatim_ownership(
-        &self,
-        scope: &GroupScope,
-    ) -> Result<Option<OwnershipListing>, StoreError> {
-        self.twin(self.deadline(), scope).await
-    }
-
-    async fn twin(
-        &self,
-        deadline: Deadline,
-        scope: &GroupScope,
-    ) -> Result<Option<OwnershipListing>, StoreError> {
-        if self.shared.options.name_case != NameCase::Folded || !names::has_capitals(scope) {
-            return Ok(None);
-        }
-        let prefix = BlobNames::new(scope, NameCase::Verbatim)?.ownership_prefix();
-        let listing = self.list(deadline, &prefix).await?;
-        Ok(Some(records::ownerships(&prefix, listing)))
-    }
-
     async fn list(&self, deadline: Deadline, prefix: &str) -> Result<Listing, StoreError> {
         let listing = self.shared.container.list(deadline, prefix).await;
         let url = &self.shared.url;
         listing.map_err(|failure| failure.into_error(format_args!("list {prefix} in {url}")))
-    }
-
-    /// Warns, once for each group, of processors that keep their records under another spelling.
-    async fn warn_of_twin(&self, deadline: Deadline, scope: &GroupScope) {
-        if self.twins_checked().contains(scope) {
-            return;
-        }
-        match self.twin(deadline, scope).await {
-            Ok(twin) => {
-                if twin.is_some_and(|twin| records::has_live_owner(&twin)) {
-                    tracing::warn!(
-                        group = %scope,
-                        "other processors of this consumer group keep their records under names that are not \
-                         in lower case: neither side sees the other, and both read every partition. Spell the \
-                         names in lower case everywhere, or choose NameCase::Verbatim"
-                    );
-                }
-                self.twins_checked().insert(scope.clone());
-            }
-            Err(error) => tracing::debug!(group = %scope, %error, "cannot look for a twin group"),
-        }
-    }
-
-    fn twins_checked(&self) -> MutexGuard<'_, HashSet<GroupScope>> {
-        let checked = &self.shared.twins_checked;
-        checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn names(&self, scope: &GroupScope) -> Result<BlobNames, StoreError> {
@@ -287,7 +243,7 @@ impl CheckpointStore for BlobCheckpointStore {
         let prefix = self.names(scope)?.ownership_prefix();
         let deadline = self.deadline();
         let listing = self.list(deadline, &prefix).await?;
-        self.warn_of_twin(deadline, scope).await;
+        self.check_spellings(deadline, scope).await?;
         Ok(records::ownerships(&prefix, listing))
     }
 
@@ -321,8 +277,16 @@ impl CheckpointStore for BlobCheckpointStore {
         scope: &GroupScope,
     ) -> Result<Vec<StoredCheckpoint>, StoreError> {
         let prefix = self.names(scope)?.checkpoint_prefix();
-        let listing = self.list(self.deadline(), &prefix).await?;
-        Ok(records::checkpoints(&prefix, listing))
+        let deadline = self.deadline();
+        let listing = self.list(deadline, &prefix).await?;
+        let known = records::partitions(&prefix, &listing);
+        let mut checkpoints = records::checkpoints(&prefix, listing);
+        if let Some(legacy) = &self.shared.legacy {
+            let is_known = |partition_id: &PartitionId| known.contains(partition_id);
+            let old = legacy.list(deadline, scope, is_known).await?;
+            checkpoints.extend(old.into_iter().map(unwritten));
+        }
+        Ok(checkpoints)
     }
 
     async fn checkpoint(
@@ -331,14 +295,19 @@ impl CheckpointStore for BlobCheckpointStore {
         partition_id: &PartitionId,
     ) -> Result<Option<StoredCheckpoint>, StoreError> {
         let name = self.names(scope)?.checkpoint(partition_id)?;
+        let deadline = self.deadline();
         let record = self
             .shared
             .container
-            .properties(self.deadline(), &name)
+            .properties(deadline, &name)
             .await
             .map_err(|failure| failure.into_error(format_args!("read {name}")))?;
         let Some(record) = record else {
-            return Ok(None);
+            let Some(legacy) = &self.shared.legacy else {
+                return Ok(None);
+            };
+            let old = legacy.read(deadline, scope, partition_id).await?;
+            return Ok(old.map(unwritten));
         };
         let checkpoint = metadata::read_checkpoint(partition_id, &record.metadata)?;
         Ok(Some(StoredCheckpoint {
@@ -365,6 +334,14 @@ impl CheckpointStore for BlobCheckpointStore {
             metadata: &metadata,
         };
         write.on(condition, true).await
+    }
+}
+
+/// A position that no record of ours holds yet.
+fn unwritten(checkpoint: Checkpoint) -> StoredCheckpoint {
+    StoredCheckpoint {
+        checkpoint,
+        etag: None,
     }
 }
 

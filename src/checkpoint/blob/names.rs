@@ -3,12 +3,15 @@
 //! PROTOCOL: `{namespace}/{event hub}/{consumer group}/ownership/{partition}` and `…/checkpoint/{partition}`,
 //! as in the `BlobCheckpointStore` of every Azure SDK.
 
-use super::NameCase;
+use super::{LegacyLayout, NameCase};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::model::{GroupScope, PartitionId};
 
 /// Longest name of a blob. PROTOCOL: "Naming containers, blobs and metadata" of the storage service.
 const MAX_NAME: usize = 1024;
+
+/// The consumer group that every event hub has.
+const DEFAULT_GROUP: &str = "$Default";
 
 /// Builds and reads the names under one consumer group.
 #[derive(Debug)]
@@ -34,6 +37,11 @@ impl BlobNames {
             group.make_ascii_lowercase();
         }
         Ok(Self { group })
+    }
+
+    /// What all blobs of the group start with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.group
     }
 
     /// What all ownership blobs start with.
@@ -64,15 +72,73 @@ pub(super) fn partition_of(prefix: &str, blob_name: &str) -> Option<PartitionId>
     (!rest.is_empty() && !rest.contains('/')).then(|| PartitionId::new(rest))
 }
 
-/// Whether folding changes any of the names, so that a store in the other case looks elsewhere.
-pub(super) fn has_capitals(scope: &GroupScope) -> bool {
-    [
-        scope.fully_qualified_namespace(),
-        scope.event_hub_name(),
-        scope.consumer_group(),
-    ]
-    .iter()
-    .any(|name| name.bytes().any(|byte| byte.is_ascii_uppercase()))
+/// Where other processors of the same group may keep their records: the names as they are spelled, in lower case,
+/// and either with `$Default`, but for the spelling that this store uses.
+///
+/// INTEROP: `$Default` is what everybody calls the default group, and what the SDKs that do not fold names write; those
+/// that do write `$default`.
+pub(super) fn other_spellings(scope: &GroupScope, case: NameCase) -> Vec<GroupScope> {
+    let used = match case {
+        NameCase::Folded => scope.folded(),
+        NameCase::Verbatim => scope.clone(),
+    };
+    let mut others = Vec::new();
+    for spelling in [scope.clone(), scope.folded()] {
+        let usual = GroupScope::new(
+            spelling.fully_qualified_namespace(),
+            spelling.event_hub_name(),
+            DEFAULT_GROUP,
+        );
+        let is_default = scope.consumer_group().eq_ignore_ascii_case(DEFAULT_GROUP);
+        for other in [Some(spelling), is_default.then_some(usual)]
+            .into_iter()
+            .flatten()
+        {
+            if other != used && !others.contains(&other) {
+                others.push(other);
+            }
+        }
+    }
+    others
+}
+
+/// Builds the names of checkpoints of earlier generations.
+#[derive(Debug)]
+pub(super) struct LegacyNames {
+    prefix: String,
+}
+
+impl LegacyNames {
+    /// Fails with `InvalidValue` if a name could reach outside of its place in the path.
+    pub(super) fn new(scope: &GroupScope, layout: &LegacyLayout) -> Result<Self, StoreError> {
+        let prefix = match layout {
+            LegacyLayout::AzureFunctions => BlobNames::new(scope, NameCase::Verbatim)?.group,
+            LegacyLayout::EventProcessorHost { prefix } => {
+                check_segment("consumer group", scope.consumer_group())?;
+                format!("{prefix}{}/", scope.consumer_group())
+            }
+        };
+        Ok(Self { prefix })
+    }
+
+    /// What all of them start with.
+    pub(super) fn prefix(self) -> String {
+        self.prefix
+    }
+
+    pub(super) fn checkpoint(self, partition_id: &PartitionId) -> Result<String, StoreError> {
+        under(self.prefix, partition_id)
+    }
+}
+
+/// Whether a text can be the beginning of a blob name.
+pub(super) fn is_prefix(text: &str) -> bool {
+    let (folders, last) = text
+        .rsplit_once('/')
+        .map_or((None, text), |(folders, last)| (Some(folders), last));
+    let mut folders = folders.into_iter().flat_map(|folders| folders.split('/'));
+    folders.all(|folder| check_segment("prefix", folder).is_ok())
+        && (last.is_empty() || check_segment("prefix", last).is_ok())
 }
 
 fn under(mut prefix: String, partition_id: &PartitionId) -> Result<String, StoreError> {
@@ -177,6 +243,100 @@ mod tests {
         }
         let names = BlobNames::new(&scope(), NameCase::Folded).unwrap();
         assert!(names.ownership(&"x".repeat(1024).into()).is_err());
+    }
+
+    #[test]
+    fn other_spellings_are_those_that_other_sdks_use() {
+        let spelled = |names: [&'static str; 3]| GroupScope::new(names[0], names[1], names[2]);
+        let others = |names, case| other_spellings(&spelled(names), case);
+        for (names, case, expected) in [
+            // What most users write: only those who do not fold it are elsewhere.
+            (
+                ["ns", "hub", "$Default"],
+                NameCase::Folded,
+                vec![["ns", "hub", "$Default"]],
+            ),
+            (
+                ["ns", "hub", "$default"],
+                NameCase::Folded,
+                vec![["ns", "hub", "$Default"]],
+            ),
+            (
+                ["NS", "Hub", "$Default"],
+                NameCase::Folded,
+                vec![["NS", "Hub", "$Default"], ["ns", "hub", "$Default"]],
+            ),
+            (
+                ["NS", "Hub", "$default"],
+                NameCase::Folded,
+                vec![
+                    ["NS", "Hub", "$default"],
+                    ["NS", "Hub", "$Default"],
+                    ["ns", "hub", "$Default"],
+                ],
+            ),
+            (["ns", "hub", "g"], NameCase::Folded, vec![]),
+            (
+                ["ns", "hub", "G"],
+                NameCase::Folded,
+                vec![["ns", "hub", "G"]],
+            ),
+            (
+                ["ns", "hub", "G"],
+                NameCase::Verbatim,
+                vec![["ns", "hub", "g"]],
+            ),
+            (["ns", "hub", "g"], NameCase::Verbatim, vec![]),
+            (
+                ["ns", "hub", "$default"],
+                NameCase::Verbatim,
+                vec![["ns", "hub", "$Default"]],
+            ),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(spelled).collect();
+            assert_eq!(others(names, case), expected, "{names:?} {case:?}");
+        }
+    }
+
+    #[test]
+    fn legacy_names_keep_their_case() {
+        let name = |layout: &LegacyLayout| {
+            let names = LegacyNames::new(&scope(), layout).unwrap();
+            names.checkpoint(&"0".into()).unwrap()
+        };
+        assert_eq!(
+            name(&LegacyLayout::AzureFunctions),
+            "Contoso.ServiceBus.windows.net/MyHub/$Default/0"
+        );
+        for (prefix, expected) in [
+            ("", "$Default/0"),
+            ("a-", "a-$Default/0"),
+            ("A/b/", "A/b/$Default/0"),
+        ] {
+            let prefix = prefix.to_owned();
+            assert_eq!(name(&LegacyLayout::EventProcessorHost { prefix }), expected);
+        }
+        let layout = LegacyLayout::EventProcessorHost {
+            prefix: String::new(),
+        };
+        let outside = GroupScope::new("n", "h", "../g");
+        assert!(LegacyNames::new(&outside, &layout).is_err());
+        assert!(
+            LegacyNames::new(&scope(), &layout)
+                .unwrap()
+                .checkpoint(&"..".into())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_prefix_stays_inside_of_the_container() {
+        for good in ["", "a", "a/", "a/b-", "A b/"] {
+            assert!(is_prefix(good), "{good:?}");
+        }
+        for bad in ["/", "/a", "a//b", "../", "a/../", "a\\b", "a\n/"] {
+            assert!(!is_prefix(bad), "{bad:?}");
+        }
     }
 
     proptest! {

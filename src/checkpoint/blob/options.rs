@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::LegacyCheckpoints;
 use crate::credential::ConnectionStringError;
 
 /// How names of namespace, event hub and consumer group become part of blob names.
@@ -17,15 +18,55 @@ pub enum NameCase {
     Verbatim,
 }
 
+/// What the store does when it finds, in its first listing of a consumer group, that other processors of the group run
+/// and keep their records under another spelling of its names. Neither side sees the other, and both read every
+/// partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SplitGroup {
+    /// Fails the listing with [`SplitGroup`](crate::error::StoreErrorKind::SplitGroup), and so keeps a processor from
+    /// starting. Also fails where it cannot be found out.
+    Refuse,
+    /// Logs a warning.
+    #[default]
+    Warn,
+}
+
+/// The client library that carries the requests. Records, conditions, deadlines and retries are the same over
+/// each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BlobBackend {
+    /// `azure_storage_blob` 1.x, which Microsoft supports.
+    #[default]
+    Supported,
+    /// `azure_storage_blobs` 0.21, which gets no updates any more. For programs that cannot have `azure_core` 1.x
+    /// in the version that the supported crate asks for, and for comparison.
+    ///
+    /// It is used with a connection pool, timeouts, signatures and error handling of this crate, because its own
+    /// open a connection for every request, wait for ever, and log the `Authorization` header. Its dependencies have
+    /// known advisories: `quick-xml` 0.31 (RUSTSEC-2026-0194, RUSTSEC-2026-0195: an answer can cost much time; answers
+    /// are limited in size here, and come from your storage account), `rand` 0.7 (RUSTSEC-2026-0097), `http-types`
+    /// (RUSTSEC-2026-0174), and `instant` and `paste`, which are unmaintained.
+    #[cfg(feature = "legacy-storage")]
+    Legacy,
+}
+
 /// Settings of a [`BlobCheckpointStore`](super::BlobCheckpointStore).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobCheckpointStoreOptions {
+    /// The client library that carries the requests. Default [`BlobBackend::Supported`].
+    pub backend: BlobBackend,
     /// Version of the storage protocol (`x-ms-version`). Default `2021-12-02`: old enough for Azure Stack and
     /// for storage emulators, and nothing newer is needed. Python calls it `api_version` too.
     pub api_version: String,
+    /// Where to look for checkpoints that processors of earlier generations left. Default `None`: nowhere.
+    pub legacy_checkpoints: Option<LegacyCheckpoints>,
     /// Whether names are folded to lower case. Default [`NameCase::Folded`].
     pub name_case: NameCase,
+    /// What to do about processors of the same group under another spelling. Default [`SplitGroup::Warn`].
+    pub split_group: SplitGroup,
     /// How long one request may take, from connecting to the last byte of the answer. Default 5 s: short
     /// against an ownership expiration of 60 to 180 s, so that one lost packet costs no partition.
     pub try_timeout: Duration,
@@ -39,8 +80,11 @@ pub struct BlobCheckpointStoreOptions {
 impl Default for BlobCheckpointStoreOptions {
     fn default() -> Self {
         Self {
+            backend: BlobBackend::Supported,
             api_version: "2021-12-02".to_owned(),
+            legacy_checkpoints: None,
             name_case: NameCase::Folded,
+            split_group: SplitGroup::Warn,
             try_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(15),
             retry_once: true,
@@ -49,10 +93,31 @@ impl Default for BlobCheckpointStoreOptions {
 }
 
 impl BlobCheckpointStoreOptions {
+    /// Sets [`backend`](Self::backend).
+    #[must_use]
+    pub fn with_backend(mut self, backend: BlobBackend) -> Self {
+        self.backend = backend;
+        self
+    }
+
     /// Sets [`api_version`](Self::api_version).
     #[must_use]
     pub fn with_api_version(mut self, api_version: impl Into<String>) -> Self {
         self.api_version = api_version.into();
+        self
+    }
+
+    /// Sets [`legacy_checkpoints`](Self::legacy_checkpoints).
+    #[must_use]
+    pub fn with_legacy_checkpoints(mut self, legacy_checkpoints: LegacyCheckpoints) -> Self {
+        self.legacy_checkpoints = Some(legacy_checkpoints);
+        self
+    }
+
+    /// Sets [`split_group`](Self::split_group).
+    #[must_use]
+    pub fn with_split_group(mut self, split_group: SplitGroup) -> Self {
+        self.split_group = split_group;
         self
     }
 
@@ -92,6 +157,9 @@ impl BlobCheckpointStoreOptions {
                 "api_version",
                 "it must be a date such as 2021-12-02",
             ));
+        }
+        if let Some(legacy) = &self.legacy_checkpoints {
+            legacy.check()?;
         }
         if self.try_timeout.is_zero() {
             return Err(invalid("try_timeout", "it must not be zero"));

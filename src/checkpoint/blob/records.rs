@@ -1,17 +1,13 @@
 //! From listed blobs to records. Pure.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::container::Listing;
 use super::metadata;
 use super::names;
-use super::requests::{Listing, Record};
+use super::requests::Record;
 use crate::checkpoint::{OwnershipListing, StoredCheckpoint};
 use crate::model::{Ownership, PartitionId};
-
-/// Within this age an ownership record says that its owner runs. The longest default expiration of any SDK
-/// (Python's) is 180 s.
-const LIVE: Duration = Duration::from_secs(180);
 
 /// The ownership records of a listing. What is no record of a partition is left out; a record that names
 /// nobody is unowned, whatever else is wrong with it.
@@ -48,14 +44,12 @@ pub(super) fn checkpoints(prefix: &str, listing: Listing) -> Vec<StoredCheckpoin
         .collect()
 }
 
-/// Whether somebody renewed an ownership a short while before the listing.
-pub(super) fn has_live_owner(listing: &OwnershipListing) -> bool {
-    listing.ownerships.iter().any(|ownership| {
-        ownership.owner_id.is_some()
-            && ownership.last_modified.is_some_and(|written| {
-                listing.as_of.duration_since(written).unwrap_or_default() < LIVE
-            })
-    })
+/// The partitions that have a record in a listing, whatever it holds.
+pub(super) fn partitions(prefix: &str, listing: &Listing) -> BTreeSet<PartitionId> {
+    let names = listing.records.iter().map(|record| record.name.as_str());
+    names
+        .filter_map(|name| names::partition_of(prefix, name))
+        .collect()
 }
 
 /// The records by partition. Pages are not one snapshot, so a blob that changed in between can be listed
@@ -85,7 +79,7 @@ fn by_partition(prefix: &str, listing: Listing) -> BTreeMap<PartitionId, Record>
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -170,20 +164,5 @@ mod tests {
             .map(|stored| stored.checkpoint.partition_id.as_str())
             .collect();
         assert_eq!(partitions, ["0", "2"]);
-    }
-
-    #[test]
-    fn only_a_recent_owner_is_live() {
-        let listed = |owner, second| {
-            let records = vec![record(
-                "ns/hub/g/ownership/0",
-                &[("ownerid", owner)],
-                second,
-            )];
-            has_live_owner(&ownerships(PREFIX, listing(records)))
-        };
-        assert!(listed("a", 950));
-        assert!(!listed("a", 700));
-        assert!(!listed("", 950));
     }
 }

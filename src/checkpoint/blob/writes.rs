@@ -1,7 +1,7 @@
 //! How a write is sent and what its end means.
 
-use super::client::{Container, Deadline, Ended};
-use super::errors::{Class, Failure};
+use super::container::{Container, Deadline, Ended};
+use super::failure::{Class, Failure};
 use super::metadata::{self, Metadata};
 use crate::checkpoint::{WriteCondition, WriteOutcome, Written};
 use crate::error::StoreError;

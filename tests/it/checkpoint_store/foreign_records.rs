@@ -1,10 +1,13 @@
 //! Records as other SDKs, older releases and accidents leave them.
 
-use eventhubs_processor::checkpoint::{CheckpointStore, WriteCondition, WriteOutcome};
+use eventhubs_processor::checkpoint::{
+    BlobBackend, BlobCheckpointStore, BlobCheckpointStoreOptions, CheckpointStore, WriteCondition,
+    WriteOutcome,
+};
 use eventhubs_processor::error::StoreErrorKind;
 use eventhubs_processor::{Checkpoint, GroupScope};
 
-use super::{Endpoint, azurite};
+use super::{BACKENDS, Endpoint, azurite};
 
 fn scope() -> GroupScope {
     GroupScope::new("Contoso.servicebus.windows.net", "Hub", "$Default")
@@ -12,16 +15,19 @@ fn scope() -> GroupScope {
 
 const GROUP: &str = "contoso.servicebus.windows.net/hub/$default";
 
-#[tokio::test]
-async fn odd_records_spoil_nothing_on_azurite() {
+for_each_backend! {
+    records_come_and_go_on_azurite,
+    records_come_and_go_on_the_emulator,
+}
+
+async fn records_come_and_go_on_azurite(backend: BlobBackend) {
     if let Some(endpoint) = azurite().await {
-        odd_records_spoil_nothing(&endpoint).await;
+        records_come_and_go(&endpoint, backend).await;
     }
 }
 
-#[tokio::test]
-async fn odd_records_spoil_nothing_on_the_emulator() {
-    odd_records_spoil_nothing(&Endpoint::emulator().await).await;
+async fn records_come_and_go_on_the_emulator(backend: BlobBackend) {
+    records_come_and_go(&Endpoint::emulator().await, backend).await;
 }
 
 #[tokio::test]
@@ -36,127 +42,14 @@ async fn more_than_a_page_is_listed_on_azurite() {
     }
 }
 
-async fn odd_records_spoil_nothing(endpoint: &Endpoint) {
-    odd_ownership_spoils_nothing(endpoint).await;
-    odd_checkpoints_spoil_nothing(endpoint).await;
-    a_vanished_record_comes_back(endpoint).await;
-    what_is_written_is_what_others_read(endpoint).await;
-    another_spelling_is_found(endpoint).await;
-    a_missing_container_is_no_lost_race(endpoint).await;
+async fn records_come_and_go(endpoint: &Endpoint, backend: BlobBackend) {
+    a_vanished_record_comes_back(endpoint, backend).await;
+    what_is_written_is_what_others_read(endpoint, backend).await;
+    a_missing_container_is_no_lost_race(endpoint, backend).await;
 }
 
-async fn odd_ownership_spoils_nothing(endpoint: &Endpoint) {
-    for (partition, metadata) in [
-        ("0", &[("ownerid", "python-owner")][..]),
-        ("1", &[("OwnerId", "java-owner")]),
-        ("2", &[("ownerid", "")]),
-        ("3", &[]),
-        ("4", &[("other", "x")]),
-        ("5/extra", &[("ownerid", "x")]),
-        ("dir", &[("hdi_isfolder", "true")]),
-        ("6", &[("ownerid", "a"), ("epoch", "7")]),
-    ] {
-        let name = format!("{GROUP}/ownership/{partition}");
-        endpoint.raw.put(&endpoint.container, &name, metadata).await;
-    }
-    let store = endpoint.store();
-    let listing = store.list_ownership(&scope()).await.unwrap();
-    let owners: Vec<_> = listing
-        .ownerships
-        .iter()
-        .map(|o| {
-            (
-                o.partition_id.as_str(),
-                o.owner_id.as_ref().map(|id| id.as_str()),
-            )
-        })
-        .collect();
-    assert_eq!(
-        owners,
-        [
-            ("0", Some("python-owner")),
-            ("1", Some("java-owner")),
-            ("2", None),
-            ("3", None),
-            ("4", None),
-            ("6", Some("a")),
-        ]
-    );
-    // A record without the key is claimed with its version, as any other.
-    let bare = WriteCondition::Matches(listing.ownerships[3].etag.clone());
-    let outcome = store
-        .claim_ownership(&scope(), &"3".into(), Some(&"me".into()), &bare)
-        .await
-        .unwrap();
-    assert!(matches!(outcome, WriteOutcome::Written(_)), "{outcome:?}");
-}
-
-async fn odd_checkpoints_spoil_nothing(endpoint: &Endpoint) {
-    for (partition, metadata) in [
-        ("0", &[("offset", "42"), ("sequencenumber", "7")][..]),
-        ("1", &[("offset", ""), ("sequencenumber", "7")]),
-        ("2", &[("offset", "no offset"), ("sequencenumber", "7")]),
-        ("3", &[("offset", "None"), ("sequencenumber", "7")]),
-        ("4", &[("offset", "42")]),
-        ("5", &[("offset", "42"), ("sequencenumber", "")]),
-        (
-            "6",
-            &[
-                ("Offset", "42"),
-                ("SequenceNumber", "7"),
-                ("clientidentifier", "x"),
-            ],
-        ),
-        ("7", &[("sequencenumber", "abc")]),
-        ("8", &[]),
-        ("9", &[("offset", "1:2:geo"), ("sequencenumber", "7")]),
-    ] {
-        let name = format!("{GROUP}/checkpoint/{partition}");
-        endpoint.raw.put(&endpoint.container, &name, metadata).await;
-    }
-    let store = endpoint.store();
-    let listed = store.list_checkpoints(&scope()).await.unwrap();
-    let positions: Vec<_> = listed
-        .iter()
-        .map(|stored| {
-            let checkpoint = &stored.checkpoint;
-            let offset = checkpoint.offset.as_ref().map(|offset| offset.as_str());
-            (
-                checkpoint.partition_id.as_str(),
-                offset,
-                checkpoint.sequence_number,
-            )
-        })
-        .collect();
-    assert_eq!(
-        positions,
-        [
-            ("0", Some("42"), Some(7)),
-            ("1", None, Some(7)),
-            ("2", None, Some(7)),
-            ("3", None, Some(7)),
-            ("4", Some("42"), None),
-            ("5", Some("42"), None),
-            ("6", Some("42"), Some(7)),
-            ("9", Some("1:2:geo"), Some(7)),
-        ]
-    );
-    for stored in &listed {
-        let partition_id = &stored.checkpoint.partition_id;
-        let single = store.checkpoint(&scope(), partition_id).await.unwrap();
-        assert_eq!(single.as_ref(), Some(stored), "both ways to read agree");
-    }
-    for partition in ["7", "8"] {
-        let error = store
-            .checkpoint(&scope(), &partition.into())
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::MalformedRecord);
-    }
-}
-
-async fn a_vanished_record_comes_back(endpoint: &Endpoint) {
-    let store = endpoint.store();
+async fn a_vanished_record_comes_back(endpoint: &Endpoint, backend: BlobBackend) {
+    let store = endpoint.store(backend);
     let claim = |condition| {
         let store = store.clone();
         async move {
@@ -188,8 +81,8 @@ async fn a_vanished_record_comes_back(endpoint: &Endpoint) {
     );
 }
 
-async fn what_is_written_is_what_others_read(endpoint: &Endpoint) {
-    let store = endpoint.store();
+async fn what_is_written_is_what_others_read(endpoint: &Endpoint, backend: BlobBackend) {
+    let store = endpoint.store(backend);
     let scope = GroupScope::new("Written.Example", "HUB", "$Default");
     let outcome = store
         .claim_ownership(
@@ -254,36 +147,14 @@ async fn what_is_written_is_what_others_read(endpoint: &Endpoint) {
     }
 }
 
-async fn another_spelling_is_found(endpoint: &Endpoint) {
-    let store = endpoint.store();
-    let scope = GroupScope::new("Twin.example", "Hub", "$Default");
-    let none = store.verbatim_ownership(&scope).await.unwrap().unwrap();
-    assert!(none.ownerships.is_empty());
-    let name = "Twin.example/Hub/$Default/ownership/0";
-    endpoint
-        .raw
-        .put(&endpoint.container, name, &[("ownerid", "go")])
-        .await;
-    assert!(
-        store
-            .list_ownership(&scope)
-            .await
-            .unwrap()
-            .ownerships
-            .is_empty()
-    );
-    let twin = store.verbatim_ownership(&scope).await.unwrap().unwrap();
-    assert_eq!(twin.ownerships[0].owner_id, Some("go".into()));
-    let folded = GroupScope::new("twin.example", "hub", "$default");
-    assert!(store.verbatim_ownership(&folded).await.unwrap().is_none());
-}
-
-async fn a_missing_container_is_no_lost_race(endpoint: &Endpoint) {
-    use eventhubs_processor::checkpoint::BlobCheckpointStore;
-
-    let connection_string = &endpoint.connection_string;
-    let store = BlobCheckpointStore::from_connection_string(connection_string, "no-such-container")
-        .unwrap();
+async fn a_missing_container_is_no_lost_race(endpoint: &Endpoint, backend: BlobBackend) {
+    let options = BlobCheckpointStoreOptions::default().with_backend(backend);
+    let store = BlobCheckpointStore::from_connection_string_with_options(
+        &endpoint.connection_string,
+        "no-such-container",
+        options,
+    )
+    .unwrap();
     let checkpoint = Checkpoint {
         partition_id: "0".into(),
         offset: Some("1".into()),
@@ -326,6 +197,9 @@ async fn more_than_a_page_is_listed(endpoint: &Endpoint) {
         });
     }
     tasks.join_all().await;
-    let listing = endpoint.store().list_ownership(&scope()).await.unwrap();
-    assert_eq!(listing.ownerships.len(), COUNT);
+    for backend in BACKENDS {
+        let store = endpoint.store(*backend);
+        let listing = store.list_ownership(&scope()).await.unwrap();
+        assert_eq!(listing.ownerships.len(), COUNT, "{backend:?}");
+    }
 }

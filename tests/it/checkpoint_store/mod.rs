@@ -1,20 +1,53 @@
 //! The stores: conformance of every implementation, foreign and odd records, and what happens when the
 //! storage service misbehaves.
 
+/// Makes a test of each named function for each client library that the store can use.
+macro_rules! for_each_backend {
+    ($($test:ident),* $(,)?) => {
+        mod supported {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(eventhubs_processor::checkpoint::BlobBackend::Supported).await;
+            })*
+        }
+
+        #[cfg(feature = "legacy-storage")]
+        mod legacy {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(eventhubs_processor::checkpoint::BlobBackend::Legacy).await;
+            })*
+        }
+    };
+}
+
 mod conformance;
 mod faults;
 mod foreign_records;
+mod legacy_checkpoints;
+mod log;
+mod odd_values;
 mod raw_blob;
 mod scripted_blob;
 mod secrets;
+mod spellings;
 
 use eventhubs_emulator::Emulator;
-use eventhubs_processor::checkpoint::BlobCheckpointStore;
-use eventhubs_processor::credential::StorageConnectionString;
+use eventhubs_processor::checkpoint::{
+    BlobBackend, BlobCheckpointStore, BlobCheckpointStoreOptions,
+};
+use eventhubs_processor::credential::{StorageConnectionString, StorageCredential};
 use raw_blob::RawBlob;
 
 /// Names the blob endpoint of a real Azurite (or account) by its connection string.
 const AZURITE: &str = "EHP_AZURITE_CONNECTION_STRING";
+
+/// The client libraries that the store can use.
+const BACKENDS: &[BlobBackend] = &[
+    BlobBackend::Supported,
+    #[cfg(feature = "legacy-storage")]
+    BlobBackend::Legacy,
+];
 
 /// A blob endpoint to test against, with a fresh container.
 #[derive(Debug)]
@@ -44,19 +77,45 @@ impl Endpoint {
         Self::new(emulator.storage_connection_string(), Some(emulator)).await
     }
 
-    fn store(&self) -> BlobCheckpointStore {
-        BlobCheckpointStore::from_connection_string(&self.connection_string, &self.container)
-            .unwrap()
+    fn store(&self, backend: BlobBackend) -> BlobCheckpointStore {
+        self.store_with(BlobCheckpointStoreOptions::default().with_backend(backend))
+    }
+
+    fn store_with(&self, options: BlobCheckpointStoreOptions) -> BlobCheckpointStore {
+        BlobCheckpointStore::from_connection_string_with_options(
+            &self.connection_string,
+            &self.container,
+            options,
+        )
+        .unwrap()
+    }
+
+    /// Puts an empty blob as a foreign or broken writer would.
+    async fn put(&self, name: &str, metadata: &[(&str, &str)]) {
+        self.raw.put(&self.container, name, metadata).await;
+    }
+
+    /// The metadata of a blob, in the order of the keys.
+    async fn metadata(&self, name: &str) -> Vec<(String, String)> {
+        let answer = self.raw.head(&self.container, name).await;
+        let pairs = answer.headers.into_iter().filter_map(|(name, value)| {
+            let key = name.strip_prefix("x-ms-meta-")?;
+            Some((key.to_owned(), value))
+        });
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort();
+        pairs
     }
 
     /// A store that has no key, only a signature for the container.
-    fn store_with_signature(&self) -> BlobCheckpointStore {
+    fn store_with_signature(&self, backend: BlobBackend) -> BlobCheckpointStore {
         let parsed = StorageConnectionString::parse(&self.connection_string).unwrap();
         let signature = self.raw.container_signature(&self.container);
-        BlobCheckpointStore::with_shared_access_signature(
+        BlobCheckpointStore::new(
             parsed.blob_endpoint(),
             &self.container,
-            signature,
+            StorageCredential::shared_access_signature(signature),
+            BlobCheckpointStoreOptions::default().with_backend(backend),
         )
         .unwrap()
     }

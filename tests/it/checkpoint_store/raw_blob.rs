@@ -59,12 +59,29 @@ impl RawBlob {
 
     /// Puts an empty blob with any metadata.
     pub(super) async fn put(&self, container: &str, name: &str, metadata: &[(&str, &str)]) {
+        self.put_content(container, name, metadata, "").await;
+    }
+
+    /// Puts a blob with any metadata and content.
+    pub(super) async fn put_content(
+        &self,
+        container: &str,
+        name: &str,
+        metadata: &[(&str, &str)],
+        content: &str,
+    ) {
         let mut headers = vec![("x-ms-blob-type".to_owned(), "BlockBlob".to_owned())];
         for (key, value) in metadata {
             headers.push((format!("x-ms-meta-{key}"), (*value).to_owned()));
         }
         let answer = self
-            .request("PUT", &format!("{container}/{name}"), &[], &headers)
+            .send(
+                "PUT",
+                &format!("{container}/{name}"),
+                &[],
+                &headers,
+                content,
+            )
             .await;
         assert_eq!(answer.status, 201, "{answer:?}");
     }
@@ -108,6 +125,17 @@ impl RawBlob {
         query: &[(&str, &str)],
         headers: &[(String, String)],
     ) -> Answer {
+        self.send(method, path, query, headers, "").await
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(String, String)],
+        content: &str,
+    ) -> Answer {
         let base = self.endpoint.path().trim_end_matches('/');
         let path = format!("{base}/{path}");
         let mut ms_headers = headers.to_vec();
@@ -117,7 +145,13 @@ impl RawBlob {
         ));
         ms_headers.push(("x-ms-version".to_owned(), "2021-12-02".to_owned()));
         ms_headers.sort_by_key(|(name, _)| name.to_lowercase());
-        let mut to_sign = format!("{method}\n\n\n\n\n\n\n\n\n\n\n\n");
+        let length = content.len();
+        let signed_length = if length == 0 {
+            String::new()
+        } else {
+            length.to_string()
+        };
+        let mut to_sign = format!("{method}\n\n\n{signed_length}\n\n\n\n\n\n\n\n\n");
         for (name, value) in &ms_headers {
             to_sign += &format!("{}:{}\n", name.to_lowercase(), value.trim());
         }
@@ -135,7 +169,7 @@ impl RawBlob {
         };
         let address = self.endpoint.socket_addrs(|| None).unwrap()[0];
         let mut text = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\
+            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\
              Authorization: SharedKey {}:{signature}\r\n",
             self.account
         );
@@ -143,6 +177,7 @@ impl RawBlob {
             text += &format!("{name}: {value}\r\n");
         }
         text += "\r\n";
+        text += content;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();

@@ -102,9 +102,12 @@ async fn serve(
     }
 }
 
-/// An answer with headers and a body.
+/// An answer with headers and a body, and what the service puts on all of its answers.
 pub(super) fn reply(status: &str, headers: &[(&str, &str)], body: &str) -> String {
-    let mut text = format!("HTTP/1.1 {status}\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\n");
+    let mut text = format!(
+        "HTTP/1.1 {status}\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\nServer: Windows-Azure-Blob/1.0\r\n\
+         x-ms-request-id: 5f1e0a52-601e-004c-2f5b-5d9f6e000000\r\nx-ms-version: 2021-12-02\r\n"
+    );
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
     }
@@ -122,6 +125,7 @@ pub(super) fn done(status: &str, etag: &str) -> Act {
     let headers = [
         ("ETag", quoted.as_str()),
         ("Last-Modified", "Mon, 23 Nov 2026 09:59:59 GMT"),
+        ("x-ms-request-server-encrypted", "true"),
     ];
     Act::Reply(reply(status, &headers, ""))
 }
@@ -136,6 +140,8 @@ pub(super) fn properties(etag: &str, metadata: &[(&str, &str)]) -> Act {
     let mut headers = vec![
         ("ETag", quoted.as_str()),
         ("Last-Modified", "Mon, 23 Nov 2026 09:59:59 GMT"),
+        ("x-ms-blob-type", "BlockBlob"),
+        ("x-ms-server-encrypted", "true"),
     ];
     for (name, (_, value)) in names.iter().zip(metadata) {
         headers.push((name, value));
@@ -151,7 +157,8 @@ pub(super) fn page(blobs: &[(&str, &str)], next_marker: &str) -> String {
     for (name, metadata) in blobs {
         body += &format!(
             "<Blob><Name>{name}</Name><Properties><Last-Modified>Mon, 23 Nov 2026 09:59:30 GMT</Last-Modified>\
-             <Etag>0x1</Etag><BlobType>BlockBlob</BlobType></Properties><Metadata>{metadata}</Metadata></Blob>"
+             <Etag>0x1</Etag><Content-Length>0</Content-Length>\
+             <Content-Type>application/octet-stream</Content-Type><BlobType>BlockBlob</BlobType></Properties><Metadata>{metadata}</Metadata></Blob>"
         );
     }
     body += &format!("</Blobs><NextMarker>{next_marker}</NextMarker></EnumerationResults>");

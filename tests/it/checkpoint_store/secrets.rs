@@ -1,43 +1,20 @@
 //! No key, signature or token shows up in logs and errors, whatever goes wrong.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use eventhubs_processor::GroupScope;
 use eventhubs_processor::checkpoint::{
-    BlobCheckpointStore, BlobCheckpointStoreOptions, CheckpointStore, WriteCondition,
+    BlobBackend, BlobCheckpointStore, BlobCheckpointStoreOptions, CheckpointStore, WriteCondition,
 };
 use eventhubs_processor::credential::{AccessToken, Secret, StorageCredential, TokenCredential};
 use eventhubs_processor::error::BoxError;
-use tracing_subscriber::fmt::MakeWriter;
 
+use super::log::Log;
 use super::scripted_blob::{Act, ScriptedBlob, done, page, refusal};
 
 const CANARY: &str = "Y2FuYXJ5Y2FuYXJ5";
-
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 #[derive(Debug)]
 struct Canary;
@@ -52,9 +29,10 @@ impl TokenCredential for Canary {
     }
 }
 
-async fn exercise(url: &str, credential: StorageCredential) -> String {
-    let options =
-        BlobCheckpointStoreOptions::default().with_try_timeout(Duration::from_millis(200));
+async fn exercise(url: &str, backend: BlobBackend, credential: StorageCredential) -> String {
+    let options = BlobCheckpointStoreOptions::default()
+        .with_backend(backend)
+        .with_try_timeout(Duration::from_millis(200));
     let store = BlobCheckpointStore::new(url, "abc", credential, options).unwrap();
     let scope = GroupScope::new("ns", "hub", "g");
     let mut shown = format!("{store:?}");
@@ -76,14 +54,10 @@ async fn exercise(url: &str, credential: StorageCredential) -> String {
     shown
 }
 
-#[tokio::test]
-async fn nothing_secret_is_logged_or_told() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+for_each_backend!(nothing_secret_is_logged_or_told);
+
+async fn nothing_secret_is_logged_or_told(backend: BlobBackend) {
+    let (log, guard) = Log::start();
     let mut told = String::new();
     for credential in [
         StorageCredential::account_key("account", CANARY),
@@ -100,20 +74,20 @@ async fn nothing_secret_is_logged_or_told() {
             Act::Hang,
         ])
         .await;
-        told += &exercise(&server.url(), credential.clone()).await;
+        told += &exercise(&server.url(), backend, credential.clone()).await;
         let sent = server.requests().concat();
         assert_eq!(
             sent.contains(CANARY),
             matches!(credential, StorageCredential::SharedAccessSignature(_))
         );
         // Nobody listens: the connection itself fails.
-        told += &exercise("http://127.0.0.1:1", credential).await;
+        told += &exercise("http://127.0.0.1:1", backend, credential).await;
     }
     // The token gets as far as a TLS handshake with nobody.
     let token = StorageCredential::token(Arc::new(Canary));
-    told += &exercise("https://127.0.0.1:1", token).await;
+    told += &exercise("https://127.0.0.1:1", backend, token).await;
     drop(guard);
-    let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    let logged = log.text();
     assert!(logged.contains("abc"), "the log was captured");
     for text in [&told, &logged] {
         if let Some(at) = text.find(CANARY) {

@@ -4,15 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use azure_core::error::ErrorKind;
-use azure_core::http::headers::{HeaderName, Headers};
-
 use crate::error::{StoreError, StoreErrorKind};
-
-const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
-pub(super) const DATE: HeaderName = HeaderName::from_static("date");
-const RETRY_AFTER: HeaderName = HeaderName::from_static("retry-after");
 
 /// PROTOCOL: the service refuses a signature whose date is further off than 15 minutes; a smaller difference
 /// is not worth a word.
@@ -27,6 +19,8 @@ pub(super) enum Class {
     Stale,
     /// 404 `BlobNotFound`.
     BlobNotFound,
+    /// 416: the blob whose content was asked for has none.
+    Empty,
     /// The request cannot have taken effect, and sending it again may help.
     NotDone,
     /// The request may have taken effect, whatever the answer says.
@@ -36,7 +30,8 @@ pub(super) enum Class {
 }
 
 /// A failed request.
-#[derive(Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{detail}")]
 pub(super) struct Failure {
     pub(super) class: Class,
     pub(super) kind: StoreErrorKind,
@@ -68,6 +63,51 @@ impl Failure {
         Self::new(Class::Ambiguous, StoreErrorKind::Unavailable, detail)
     }
 
+    /// A request that was never sent.
+    pub(super) fn unsent(error: &(dyn StdError + 'static)) -> Self {
+        Self::new(Class::NotDone, StoreErrorKind::Unavailable, describe(error))
+    }
+
+    /// A request of which nobody knows how far it came, or an answer that cannot be read.
+    pub(super) fn unanswered(error: &(dyn StdError + 'static)) -> Self {
+        Self::new(
+            Class::Ambiguous,
+            StoreErrorKind::Unavailable,
+            describe(error),
+        )
+    }
+
+    /// An answer that is no success. `header` looks a header up by its name in lower case.
+    pub(super) fn answered<'a>(
+        status: u16,
+        header: impl Fn(&'static str) -> Option<&'a str>,
+        now: SystemTime,
+    ) -> Self {
+        let code = header("x-ms-error-code").unwrap_or_default();
+        let (class, kind) = classify(status, code);
+        let mut detail = format!("HTTP {status}");
+        for part in [code, header("x-ms-request-id").unwrap_or_default()] {
+            if !part.is_empty() && part.len() <= 128 && part.bytes().all(|b| b.is_ascii_graphic()) {
+                detail.push(' ');
+                detail.push_str(part);
+            }
+        }
+        if kind == StoreErrorKind::Unauthorized
+            && let Some(skew) = header("date").and_then(|date| skew(date, now))
+        {
+            let seconds = skew.as_secs();
+            detail.push_str(&format!(
+                "; the local clock is {seconds} s off the store's, which alone makes signatures invalid"
+            ));
+        }
+        Self {
+            class,
+            kind,
+            retry_after: header("retry-after").and_then(retry_after),
+            detail,
+        }
+    }
+
     pub(super) fn is_worth_a_retry(&self) -> bool {
         matches!(self.class, Class::Ambiguous | Class::NotDone)
     }
@@ -76,67 +116,6 @@ impl Failure {
     pub(super) fn into_error(self, operation: impl fmt::Display) -> StoreError {
         StoreError::new(self.kind, format!("{operation}: {}", self.detail))
             .with_retry_after(self.retry_after)
-    }
-}
-
-impl From<azure_core::Error> for Failure {
-    fn from(error: azure_core::Error) -> Self {
-        match error.kind() {
-            ErrorKind::HttpResponse {
-                status,
-                raw_response,
-                ..
-            } => {
-                let empty = Headers::new();
-                let headers = raw_response.as_ref().map_or(&empty, |raw| raw.headers());
-                from_status(u16::from(*status), headers, SystemTime::now())
-            }
-            ErrorKind::Connection => Self::new(
-                Class::NotDone,
-                StoreErrorKind::Unavailable,
-                describe(&error),
-            ),
-            ErrorKind::Credential => Self::new(
-                Class::NotDone,
-                StoreErrorKind::Unavailable,
-                describe(&error),
-            ),
-            // `Io` for a lost connection, `DataConversion` for an answer that cannot be read.
-            _ => Self::new(
-                Class::Ambiguous,
-                StoreErrorKind::Unavailable,
-                describe(&error),
-            ),
-        }
-    }
-}
-
-fn from_status(status: u16, headers: &Headers, now: SystemTime) -> Failure {
-    let code = headers.get_optional_str(&ERROR_CODE).unwrap_or_default();
-    let (class, kind) = classify(status, code);
-    let mut detail = format!("HTTP {status}");
-    for part in [
-        code,
-        headers.get_optional_str(&REQUEST_ID).unwrap_or_default(),
-    ] {
-        if !part.is_empty() && part.len() <= 128 && part.bytes().all(|b| b.is_ascii_graphic()) {
-            detail.push(' ');
-            detail.push_str(part);
-        }
-    }
-    if kind == StoreErrorKind::Unauthorized
-        && let Some(skew) = skew(headers, now)
-    {
-        let seconds = skew.as_secs();
-        detail.push_str(&format!(
-            "; the local clock is {seconds} s off the store's, which alone makes signatures invalid"
-        ));
-    }
-    Failure {
-        class,
-        kind,
-        retry_after: retry_after(headers),
-        detail,
     }
 }
 
@@ -154,6 +133,7 @@ fn classify(status: u16, code: &str) -> (Class, StoreErrorKind) {
         // A blob under lease is no lost race: nobody may write it until the lease ends.
         (412, code) if code.starts_with("Lease") => (Class::Refused, StoreErrorKind::Rejected),
         (412, _) => (Class::Stale, StoreErrorKind::Rejected),
+        (416, _) => (Class::Empty, StoreErrorKind::Rejected),
         (429, _) => (Class::NotDone, StoreErrorKind::Busy),
         (408, _) => (Class::Ambiguous, StoreErrorKind::Timeout),
         // Also told when the service gave up waiting for its own back end, so the write may have happened.
@@ -164,17 +144,12 @@ fn classify(status: u16, code: &str) -> (Class, StoreErrorKind) {
 }
 
 /// PROTOCOL: RFC 9110 §10.2.3; only the form in seconds, which is the one that the service sends.
-fn retry_after(headers: &Headers) -> Option<Duration> {
-    let seconds = headers
-        .get_optional_str(&RETRY_AFTER)?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
+fn retry_after(text: &str) -> Option<Duration> {
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
-fn skew(headers: &Headers, now: SystemTime) -> Option<Duration> {
-    let date = httpdate::parse_http_date(headers.get_optional_str(&DATE)?).ok()?;
+fn skew(date: &str, now: SystemTime) -> Option<Duration> {
+    let date = httpdate::parse_http_date(date).ok()?;
     let skew = match now.duration_since(date) {
         Ok(ahead) => ahead,
         Err(behind) => behind.duration(),
@@ -204,6 +179,16 @@ pub(super) fn describe(error: &(dyn StdError + 'static)) -> String {
 mod tests {
     use super::*;
 
+    fn answered(status: u16, headers: &[(&str, &'static str)], now: SystemTime) -> Failure {
+        let header = |name| {
+            headers
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, v)| *v)
+        };
+        Failure::answered(status, header, now)
+    }
+
     #[test]
     fn statuses_mean_what_the_service_means() {
         use Class as C;
@@ -225,6 +210,7 @@ mod tests {
             ),
             (409, "ContainerBeingDeleted", C::Refused, K::Unavailable),
             (409, "BlobImmutableDueToPolicy", C::Refused, K::Rejected),
+            (416, "InvalidRange", C::Empty, K::Rejected),
             (429, "", C::NotDone, K::Busy),
             (503, "ServerBusy", C::Ambiguous, K::Busy),
             (500, "InternalError", C::Ambiguous, K::Unavailable),
@@ -239,20 +225,17 @@ mod tests {
 
     #[test]
     fn a_refusal_names_a_clock_that_is_off() {
-        let mut headers = Headers::new();
-        headers.insert("date", "Mon, 23 Nov 2026 10:00:00 GMT");
+        let headers = [("date", "Mon, 23 Nov 2026 10:00:00 GMT")];
         let date = httpdate::parse_http_date("Mon, 23 Nov 2026 10:00:00 GMT").unwrap();
-        let off = from_status(403, &headers, date - Duration::from_secs(3600));
+        let off = answered(403, &headers, date - Duration::from_secs(3600));
         assert!(off.detail.contains("3600 s off"), "{}", off.detail);
-        let close = from_status(403, &headers, date + Duration::from_secs(10));
+        let close = answered(403, &headers, date + Duration::from_secs(10));
         assert!(!close.detail.contains("clock"), "{}", close.detail);
     }
 
     #[test]
     fn the_wait_asked_for_is_kept() {
-        let mut headers = Headers::new();
-        headers.insert("retry-after", "3");
-        let failure = from_status(503, &headers, SystemTime::now());
+        let failure = answered(503, &[("retry-after", "3")], SystemTime::now());
         let error = failure.into_error("renew");
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
         assert!(error.is_transient());
@@ -260,13 +243,11 @@ mod tests {
 
     #[test]
     fn texts_with_a_url_are_left_out() {
-        let inner = std::io::Error::other("connection reset");
-        let middle = azure_core::Error::with_error(
-            ErrorKind::Io,
-            inner,
-            "error sending request for url (https://a/?sig=canary)",
-        );
-        let shown = describe(&middle);
+        #[derive(Debug, thiserror::Error)]
+        #[error("error sending request for url (https://a/?sig=canary)")]
+        struct Outer(#[source] std::io::Error);
+
+        let shown = describe(&Outer(std::io::Error::other("connection reset")));
         assert!(shown.contains("connection reset"), "{shown}");
         assert!(!shown.contains("canary"), "{shown}");
     }

@@ -8,10 +8,8 @@ use azure_core::http::{AsyncRawResponse, HttpClient, HttpClientOptions, Request,
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 
-use super::errors::describe;
-
-/// Most bytes of one answer. A page of 5000 records has about 4.5 MB.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+use super::super::failure::describe;
+use super::super::requests::MAX_ANSWER;
 
 /// The pooled default client, with its answers read to the end and limited in size.
 ///
@@ -50,10 +48,10 @@ impl HttpClient for BoundedClient {
         let mut body = BytesMut::new();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| scrub(&error))?;
-            if body.len() + chunk.len() > MAX_BODY {
+            if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(azure_core::Error::with_message(
                     ErrorKind::DataConversion,
-                    format!("the answer is longer than {MAX_BODY} bytes"),
+                    format!("the answer is longer than {MAX_ANSWER} bytes"),
                 ));
             }
             body.extend_from_slice(&chunk);

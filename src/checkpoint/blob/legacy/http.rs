@@ -1,0 +1,173 @@
+//! The transport under the client library: pooled, bounded, and the place where requests are signed.
+//!
+//! The library's own opens a connection for each request and waits for answers without end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use azure_core_legacy::headers::{HeaderName, HeaderValue, Headers as ForeignHeaders};
+use azure_core_legacy::{Body, HttpClient, Request, Response, StatusCode, error::ErrorKind};
+use bytes::{Bytes, BytesMut};
+use rustls::ClientConfig;
+use rustls_platform_verifier::BuilderVerifierExt as _;
+
+use super::super::failure::{Class, Failure};
+use super::super::requests::MAX_ANSWER;
+use super::super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
+use super::signing::{Headers, Signer, set};
+use crate::credential::StorageCredential;
+use crate::error::StoreErrorKind;
+
+/// Part of a request's time that may go into connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections kept open for the next requests: as many as the load balancer has writes under way.
+const MAX_IDLE: usize = 32;
+
+/// A pool of connections and the credential.
+pub(super) struct PooledClient {
+    http: reqwest::Client,
+    signer: Signer,
+    api_version: String,
+}
+
+impl PooledClient {
+    pub(super) fn new(
+        credential: StorageCredential,
+        options: &BlobCheckpointStoreOptions,
+    ) -> Result<Self, BlobStoreConfigError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT.min(options.try_timeout))
+            .timeout(options.try_timeout)
+            .pool_max_idle_per_host(MAX_IDLE)
+            // No credential reaches another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .use_preconfigured_tls(tls_config().map_err(|_| BlobStoreConfigError::Client)?)
+            .build()
+            .map_err(|_| BlobStoreConfigError::Client)?;
+        Ok(Self {
+            http,
+            signer: Signer::new(credential)?,
+            api_version: options.api_version.clone(),
+        })
+    }
+
+    async fn send(&self, request: &Request) -> Result<Answer, Failure> {
+        let mut url = request.url().clone();
+        let mut headers: Headers = request
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.as_str().to_ascii_lowercase(),
+                    value.as_str().to_owned(),
+                )
+            })
+            .collect();
+        set(&mut headers, "x-ms-version", self.api_version.clone());
+        // A checksum of a range, which nothing looks at and Azurite refuses.
+        headers.retain(|(name, _)| name != "x-ms-range-get-content-crc64");
+        let method = request.method().as_ref();
+        self.signer.sign(method, &mut url, &mut headers).await?;
+
+        let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(invalid)?;
+        let mut outgoing = self.http.request(method, url);
+        for (name, value) in headers {
+            outgoing = outgoing.header(name, value);
+        }
+        // The store sends no content, and hence no stream.
+        if let Body::Bytes(bytes) = request.body() {
+            outgoing = outgoing.body(bytes.clone());
+        }
+        let mut answer = outgoing.send().await.map_err(unanswered)?;
+        let status = answer.status().as_u16();
+        if !answer.status().is_success() {
+            let header = |name| answer.headers().get(name)?.to_str().ok();
+            return Err(Failure::answered(status, header, SystemTime::now()));
+        }
+        let mut headers = ForeignHeaders::new();
+        for (name, value) in answer.headers() {
+            // Not even foreign metadata has other characters.
+            if let Ok(value) = value.to_str() {
+                headers.insert(
+                    HeaderName::from(name.as_str().to_owned()),
+                    HeaderValue::from(value.to_owned()),
+                );
+            }
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unanswered)? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(Failure::new(
+                    Class::Ambiguous,
+                    StoreErrorKind::Unavailable,
+                    format!("the answer is longer than {MAX_ANSWER} bytes"),
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status,
+            headers,
+            body: body.freeze(),
+        })
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: ForeignHeaders,
+    body: Bytes,
+}
+
+#[async_trait]
+impl HttpClient for PooledClient {
+    async fn execute_request(&self, request: &Request) -> azure_core_legacy::Result<Response> {
+        let answer = self.send(request).await.map_err(to_foreign)?;
+        let status = StatusCode::try_from(answer.status)
+            .map_err(|_| to_foreign(Failure::incomplete("the answer has an unknown status")))?;
+        let body = futures_util::stream::iter([Ok(answer.body)]);
+        Ok(Response::new(status, answer.headers, Box::pin(body)))
+    }
+}
+
+/// Shows nothing of the credential.
+impl fmt::Debug for PooledClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledClient").finish_non_exhaustive()
+    }
+}
+
+/// Carries a failure through the library. Not of the kind `Io`, which the library would retry and log.
+fn to_foreign(failure: Failure) -> azure_core_legacy::Error {
+    azure_core_legacy::Error::new(ErrorKind::Other, failure)
+}
+
+fn unanswered(error: reqwest::Error) -> Failure {
+    // Its text has the URL, and with it a signature.
+    let error = error.without_url();
+    if error.is_connect() {
+        return Failure::unsent(&error);
+    }
+    let mut failure = Failure::unanswered(&error);
+    if error.is_timeout() {
+        failure.kind = StoreErrorKind::Timeout;
+    }
+    failure
+}
+
+fn invalid(error: impl std::error::Error + 'static) -> Failure {
+    Failure::unsent(&error)
+}
+
+/// The trust of the platform, checked against the host name.
+fn tls_config() -> Result<ClientConfig, rustls::Error> {
+    // The provider is named here: with two of them in the build, rustls would panic over the choice.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth())
+}

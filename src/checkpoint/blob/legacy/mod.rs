@@ -1,0 +1,158 @@
+//! The container over `azure_storage_blobs` 0.21, the frozen client library (feature `legacy-storage`).
+
+mod http;
+mod signing;
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use azure_core_legacy::request_options::IfMatchCondition;
+use azure_core_legacy::{RetryOptions, TransportOptions};
+use azure_storage::{CloudLocation, StorageCredentials};
+use azure_storage_blobs::prelude::{BlobClient, ClientBuilder, ContainerClient};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use url::Url;
+
+use self::http::PooledClient;
+use super::failure::Failure;
+use super::metadata::Metadata;
+use super::requests::{ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted};
+use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
+use crate::checkpoint::Written;
+use crate::credential::StorageCredential;
+use crate::model::ETag;
+
+/// One container.
+pub(super) struct Client(ContainerClient);
+
+impl Client {
+    pub(super) fn new(
+        account_url: &Url,
+        container_name: &str,
+        credential: StorageCredential,
+        options: &BlobCheckpointStoreOptions,
+    ) -> Result<Self, BlobStoreConfigError> {
+        let location = CloudLocation::Custom {
+            // Names the account in what the library signs, which is nothing.
+            account: String::new(),
+            uri: account_url.as_str().trim_end_matches('/').to_owned(),
+        };
+        let transport = Arc::new(PooledClient::new(credential, options)?);
+        // The library logs its requests with the signature, so they are signed below it, by the transport.
+        let builder = ClientBuilder::with_location(location, StorageCredentials::anonymous())
+            .retry(RetryOptions::none())
+            .transport(TransportOptions::new(transport));
+        Ok(Self(builder.container_client(container_name)))
+    }
+
+    fn blob(&self, name: &str) -> BlobClient {
+        self.0.blob_client(name)
+    }
+}
+
+#[async_trait]
+impl ContainerRequests for Client {
+    async fn create(&self, name: &str, metadata: &Metadata) -> Result<Written, Failure> {
+        let request = self
+            .blob(name)
+            .put_block_blob(Bytes::new())
+            .metadata(to_foreign(metadata))
+            .if_match(IfMatchCondition::NotMatch("*".to_owned()));
+        let answer = request.await?;
+        written(&answer.etag, answer.last_modified.into())
+    }
+
+    async fn set_metadata(
+        &self,
+        name: &str,
+        metadata: &Metadata,
+        version: Option<&ETag>,
+    ) -> Result<Written, Failure> {
+        let mut request = self
+            .blob(name)
+            .set_metadata()
+            .metadata(to_foreign(metadata));
+        if let Some(version) = version {
+            request = request.if_match(IfMatchCondition::Match(quoted(version)));
+        }
+        let answer = request.await?;
+        // The library leaves `Last-Modified` out. The answer is given within the second of the write.
+        written(&answer.etag, answer.date.into())
+    }
+
+    async fn properties(&self, name: &str) -> Result<Record, Failure> {
+        let blob = self.blob(name).get_properties().await?.blob;
+        record(blob).ok_or_else(|| Failure::incomplete("the answer has no version tag"))
+    }
+
+    async fn content(&self, name: &str) -> Result<Bytes, Failure> {
+        let range = 0..MAX_CONTENT as u64;
+        let mut pages = self.blob(name).get().range(range).into_stream();
+        let answer = pages.try_next().await?;
+        let answer = answer.ok_or_else(|| Failure::incomplete("the blob has no content"))?;
+        Ok(answer.data.collect().await?)
+    }
+
+    async fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, Failure> {
+        let mut request = self
+            .0
+            .list_blobs()
+            .prefix(prefix.to_owned())
+            .include_metadata(true);
+        if let Some(marker) = marker {
+            request = request.marker(marker.to_owned());
+        }
+        let answer = request.into_stream().try_next().await?;
+        let answer = answer.ok_or_else(|| Failure::incomplete("the listing has no page"))?;
+        let blobs = answer.blobs.blobs().cloned();
+        Ok(Page {
+            as_of: answer.date.into(),
+            records: blobs.filter_map(record).collect(),
+            next_marker: answer.next_marker.map(|marker| marker.as_str().to_owned()),
+        })
+    }
+}
+
+/// What the transport found out comes back as it was; the library only adds texts around it.
+impl From<azure_core_legacy::Error> for Failure {
+    fn from(error: azure_core_legacy::Error) -> Self {
+        let mut next = error.source();
+        while let Some(source) = next {
+            if let Some(failure) = source.downcast_ref::<Self>() {
+                return failure.clone();
+            }
+            next = source.source();
+        }
+        // An answer that the library cannot read.
+        Self::unanswered(&error)
+    }
+}
+
+fn to_foreign(metadata: &Metadata) -> azure_core_legacy::request_options::Metadata {
+    let mut foreign = azure_core_legacy::request_options::Metadata::new();
+    for (key, value) in metadata {
+        foreign.insert(key.clone(), value.clone());
+    }
+    foreign
+}
+
+fn record(blob: azure_storage_blobs::prelude::Blob) -> Option<Record> {
+    Some(Record {
+        etag: unquoted(blob.properties.etag.as_ref())?,
+        name: blob.name,
+        metadata: blob.metadata.unwrap_or_default(),
+        last_modified: Some(SystemTime::from(blob.properties.last_modified)),
+    })
+}
+
+fn written(etag: &str, last_modified: SystemTime) -> Result<Written, Failure> {
+    let etag =
+        unquoted(etag).ok_or_else(|| Failure::incomplete("the answer has no version tag"))?;
+    Ok(Written {
+        etag,
+        last_modified: Some(last_modified),
+    })
+}

@@ -1,0 +1,243 @@
+//! The container over `azure_storage_blob` 1.x, the supported client library.
+
+#[cfg(feature = "unstable-fuzz")]
+pub(super) mod fuzz;
+mod http;
+mod signing;
+mod token;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::{HeaderName, Headers};
+use azure_core::http::{
+    ClientOptions, Etag, RequestContent, RetryOptions, Transport, UserAgentOptions,
+};
+use azure_storage_blob::models::{
+    BlobClientDownloadOptions, BlobClientSetMetadataOptions, BlobContainerClientListBlobsOptions,
+    BlockBlobClientUploadOptions, HttpRange, ListBlobsIncludeItem,
+};
+use azure_storage_blob::{BlobContainerClient, BlobContainerClientOptions};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use url::Url;
+
+use self::http::BoundedClient;
+use self::signing::SharedKeyPolicy;
+use self::token::TokenAdapter;
+use super::failure::Failure;
+use super::metadata::Metadata;
+use super::requests::{ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted};
+use super::shared_key::SharedKey;
+use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
+use crate::checkpoint::Written;
+use crate::credential::StorageCredential;
+use crate::model::ETag;
+
+const ETAG: HeaderName = HeaderName::from_static("etag");
+const DATE: HeaderName = HeaderName::from_static("date");
+const LAST_MODIFIED: HeaderName = HeaderName::from_static("last-modified");
+const METADATA_PREFIX: &str = "x-ms-meta-";
+
+/// One container.
+pub(super) struct Client(BlobContainerClient);
+
+impl Client {
+    pub(super) fn new(
+        account_url: &Url,
+        container_name: &str,
+        credential: StorageCredential,
+        options: &BlobCheckpointStoreOptions,
+    ) -> Result<Self, BlobStoreConfigError> {
+        let http = BoundedClient::new();
+        Self::over(account_url, container_name, credential, options, http)
+    }
+
+    /// As [`new`](Self::new), over a given HTTP client.
+    fn over(
+        account_url: &Url,
+        container_name: &str,
+        credential: StorageCredential,
+        options: &BlobCheckpointStoreOptions,
+        http: BoundedClient,
+    ) -> Result<Self, BlobStoreConfigError> {
+        let mut url = account_url.clone();
+        url.path_segments_mut()
+            .map_err(|()| BlobStoreConfigError::Client)?
+            .pop_if_empty()
+            .push(container_name);
+        let mut client_options = ClientOptions {
+            // Retries are the container's: it knows which of them may hide a write that took effect.
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(Arc::new(http))),
+            user_agent: UserAgentOptions {
+                application_id: Some("eventhubs-processor".to_owned()),
+            },
+            ..ClientOptions::default()
+        };
+        let mut token: Option<Arc<dyn azure_core::credentials::TokenCredential>> = None;
+        match credential {
+            StorageCredential::AccountKey {
+                account_name,
+                account_key,
+            } => {
+                let key = SharedKey::new(account_name, &account_key)?;
+                let policy = Arc::new(SharedKeyPolicy(key));
+                client_options.per_try_policies.push(policy);
+            }
+            StorageCredential::SharedAccessSignature(signature) => {
+                let signature = signature.expose();
+                url.set_query(Some(signature.strip_prefix('?').unwrap_or(signature)));
+            }
+            StorageCredential::Token(credential) => {
+                token = Some(Arc::new(TokenAdapter(credential)));
+            }
+        }
+        BlobContainerClient::new(
+            url,
+            token,
+            Some(BlobContainerClientOptions {
+                client_options,
+                version: options.api_version.clone(),
+            }),
+        )
+        .map(Self)
+        .map_err(|_| BlobStoreConfigError::Client)
+    }
+}
+
+#[async_trait]
+impl ContainerRequests for Client {
+    async fn create(&self, name: &str, metadata: &Metadata) -> Result<Written, Failure> {
+        let options = BlockBlobClientUploadOptions {
+            metadata: Some(metadata.clone()),
+            ..BlockBlobClientUploadOptions::default()
+        }
+        .if_not_exists();
+        let client = self.0.blob_client(name).block_blob_client();
+        let content = RequestContent::from(Vec::new());
+        let answer = Box::pin(client.upload(content, Some(options))).await?;
+        written(answer.raw_response.headers())
+    }
+
+    async fn set_metadata(
+        &self,
+        name: &str,
+        metadata: &Metadata,
+        version: Option<&ETag>,
+    ) -> Result<Written, Failure> {
+        let options = BlobClientSetMetadataOptions {
+            if_match: version.map(|version| Etag::from(quoted(version))),
+            ..BlobClientSetMetadataOptions::default()
+        };
+        let client = self.0.blob_client(name);
+        let answer = Box::pin(client.set_metadata(metadata, Some(options))).await?;
+        written(answer.headers())
+    }
+
+    async fn properties(&self, name: &str) -> Result<Record, Failure> {
+        let client = self.0.blob_client(name);
+        let answer = Box::pin(client.get_properties(None)).await?;
+        let Written {
+            etag,
+            last_modified,
+        } = written(answer.headers())?;
+        Ok(Record {
+            name: name.to_owned(),
+            metadata: metadata_headers(answer.headers()),
+            etag,
+            last_modified,
+        })
+    }
+
+    async fn content(&self, name: &str) -> Result<Bytes, Failure> {
+        let whole = MAX_CONTENT.try_into().ok();
+        let options = BlobClientDownloadOptions {
+            // One range and one part, so that one request is made and no task is left behind.
+            range: Some(HttpRange::new(0, MAX_CONTENT as u64)),
+            partition_size: whole,
+            ..BlobClientDownloadOptions::default()
+        };
+        let client = self.0.blob_client(name);
+        let answer = Box::pin(client.download(Some(options))).await?;
+        Ok(answer.body.collect().await?)
+    }
+
+    async fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, Failure> {
+        let options = BlobContainerClientListBlobsOptions {
+            include: Some(vec![ListBlobsIncludeItem::Metadata]),
+            marker: marker.map(str::to_owned),
+            prefix: Some(prefix.to_owned()),
+            ..BlobContainerClientListBlobsOptions::default()
+        };
+        let mut pages = self.0.list_blobs(Some(options))?.into_pages();
+        let answer = Box::pin(pages.try_next()).await?;
+        let answer = answer.ok_or_else(|| Failure::incomplete("the listing has no page"))?;
+        let as_of = date(answer.headers(), &DATE)
+            .ok_or_else(|| Failure::incomplete("the listing has no date"))?;
+        let model = answer.into_model()?;
+        let records = model.blob_items.into_iter().filter_map(|item| {
+            let properties = item.properties?;
+            // A record without a version could never be written again; without a name it is none.
+            let etag = unquoted(properties.etag?.as_ref())?;
+            Some(Record {
+                name: item.name?,
+                metadata: item
+                    .metadata
+                    .and_then(|metadata| metadata.values)
+                    .unwrap_or_default(),
+                etag,
+                last_modified: properties.last_modified.map(SystemTime::from),
+            })
+        });
+        Ok(Page {
+            as_of,
+            records: records.collect(),
+            next_marker: model.next_marker.filter(|marker| !marker.is_empty()),
+        })
+    }
+}
+
+impl From<azure_core::Error> for Failure {
+    fn from(error: azure_core::Error) -> Self {
+        match error.kind() {
+            ErrorKind::HttpResponse {
+                status,
+                raw_response,
+                ..
+            } => {
+                let headers = raw_response.as_ref().map(|raw| raw.headers());
+                let header = |name| headers?.get_optional_str(&HeaderName::from_static(name));
+                Self::answered(u16::from(*status), header, SystemTime::now())
+            }
+            ErrorKind::Connection | ErrorKind::Credential => Self::unsent(&error),
+            // `Io` for a lost connection, `DataConversion` for an answer that cannot be read.
+            _ => Self::unanswered(&error),
+        }
+    }
+}
+
+fn written(headers: &Headers) -> Result<Written, Failure> {
+    let etag = headers
+        .get_optional_str(&ETAG)
+        .and_then(unquoted)
+        .ok_or_else(|| Failure::incomplete("the answer has no version tag"))?;
+    Ok(Written {
+        etag,
+        last_modified: date(headers, &LAST_MODIFIED),
+    })
+}
+
+fn date(headers: &Headers, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get_optional_str(name)?).ok()
+}
+
+fn metadata_headers(headers: &Headers) -> Metadata {
+    let pairs = headers.iter().filter_map(|(name, value)| {
+        let key = name.as_str().strip_prefix(METADATA_PREFIX)?;
+        Some((key.to_owned(), value.as_str().to_owned()))
+    });
+    pairs.collect()
+}

@@ -36,6 +36,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Partition {
     events: Vec<ReceivedEvent>,
+    /// Index of the first event that has not expired.
+    retained_from: usize,
     receivers: BTreeMap<u64, Attached>,
     opened_at: Vec<EventPosition>,
 }
@@ -117,6 +119,24 @@ impl FakeEventHub {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
+    /// Makes a partition anew, as if the event hub had been deleted and created again: no events, numbers from 0, and
+    /// whoever read it has to come again.
+    pub fn recreate(&self, partition_id: impl Into<PartitionId>) {
+        let partition_id = partition_id.into();
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id) {
+            partition.events.clear();
+            partition.retained_from = 0;
+        }
+        self.disconnect(partition_id, TransportErrorKind::NotFound);
+    }
+
+    /// Lets the events before `first_retained` expire.
+    pub fn expire(&self, partition_id: impl Into<PartitionId>, first_retained: i64) {
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
+            partition.retained_from = usize::try_from(first_retained).unwrap_or_default();
+        }
+    }
+
     /// How many receivers of a partition are attached.
     #[must_use]
     pub fn receivers(&self, partition_id: impl Into<PartitionId>) -> usize {
@@ -193,7 +213,7 @@ impl Transport for FakeEventHub {
         Ok(PartitionProperties {
             event_hub_name: "hub".to_owned(),
             partition_id: partition_id.clone(),
-            beginning_sequence_number: 0,
+            beginning_sequence_number: i64::try_from(partition.retained_from).unwrap_or(i64::MAX),
             last_enqueued_sequence_number: last.map_or(-1, ReceivedEvent::sequence_number),
             last_enqueued_offset: last.map_or_else(|| "-1".into(), |event| event.offset().clone()),
             last_enqueued_time: last.map_or(SystemTime::UNIX_EPOCH, ReceivedEvent::enqueued_time),
@@ -231,7 +251,7 @@ impl Transport for FakeEventHub {
                     .get_or_insert(TransportErrorKind::OwnershipLost);
             }
         }
-        let next = start_index(&partition.events, &options.position);
+        let next = start_index(&partition.events, &options.position).max(partition.retained_from);
         partition.opened_at.push(options.position);
         let attached = Attached {
             owner_level: options.owner_level,

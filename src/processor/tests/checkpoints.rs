@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use super::support::{FlakyStore, Recorder, Seen, builder, delivered, scope, stored};
-use crate::checkpoint::{CheckpointStore as _, WriteCondition};
+use crate::checkpoint::{CheckpointStore as _, WriteCondition, WriteOutcome};
 use crate::error::{CheckpointError, StoreErrorKind};
 use crate::model::{Checkpoint, EventParts, ReceivedEvent};
-use crate::processor::PartitionContext;
+use crate::processor::{CloseReason, PartitionContext};
 use crate::transport::fake::FakeEventHub;
 
 fn event(sequence_number: i64) -> ReceivedEvent {
@@ -147,6 +147,109 @@ async fn a_checkpoint_that_fails_is_the_callers_to_know_and_the_next_makes_good(
     context.update_checkpoint(&event(6)).await.unwrap();
     assert_eq!(stored(&store, "0").await, Some(6));
     handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_was_moved_back_is_written_again_and_counted() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let (handle, context) = ten_delivered(&hub, &store).await;
+    context.update_checkpoint(&event(4)).await.unwrap();
+    foreign_write(&store, 1).await;
+    context.update_checkpoint(&event(4)).await.unwrap();
+    assert_eq!(handle.checkpoint_regressions_repaired(), 0, "not seen yet");
+    context.update_checkpoint(&event(6)).await.unwrap();
+    assert_eq!(stored(&store, "0").await, Some(6));
+    assert_eq!(handle.checkpoint_regressions_repaired(), 1);
+    foreign_write(&store, 8).await;
+    context.update_checkpoint(&event(9)).await.unwrap();
+    assert_eq!(
+        handle.checkpoint_regressions_repaired(),
+        1,
+        "8 is no step back"
+    );
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_checkpoint_ahead_of_ours_is_a_reason_to_look_whose_the_partition_is() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    for _ in 0..10 {
+        hub.send("0", "a");
+    }
+    let recorder = Recorder::without_checkpoints();
+    let handle = builder(&hub, &store, "me")
+        .with_partition_ownership_expiration(Duration::from_secs(3600))
+        .with_load_balancing_interval(Duration::from_secs(600))
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    delivered(&recorder, "0", &(0..10).collect::<Vec<_>>()).await;
+    let context = recorder.contexts().pop().unwrap();
+    // What follows a claim soon is over.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let listing = store.inner.list_ownership(&scope()).await.unwrap();
+    let etag = listing.ownerships[0].etag.clone();
+    let (condition, other) = (WriteCondition::Matches(etag), "other".into());
+    store
+        .inner
+        .claim_ownership(&scope(), &"0".into(), Some(&other), &condition)
+        .await
+        .unwrap();
+    let listings = store.listings();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(store.listings(), listings, "nobody looks yet");
+    foreign_write(&store, 9).await;
+    context.update_checkpoint(&event(5)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lost = Seen::Closed("0".into(), CloseReason::OwnershipLost);
+    assert!(recorder.seen().contains(&lost), "{:?}", recorder.seen());
+    handle.shutdown().await.unwrap();
+}
+
+/// What becomes of the request of an older owner that arrives after the partition was taken over from it, and of the
+/// checkpoint of a partition that has none.
+#[tokio::test(start_paused = true)]
+async fn with_strict_fencing_no_older_owner_moves_the_checkpoint() {
+    for is_strict in [false, true] {
+        let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+        for _ in 0..10 {
+            hub.send("0", "a");
+            hub.send("1", "a");
+        }
+        foreign_write(&store, 4).await;
+        let before = store.inner.checkpoint(&scope(), &"0".into()).await.unwrap();
+        let before = before.unwrap();
+        store.lose_answers(usize::from(is_strict));
+        let recorder = Recorder::without_checkpoints();
+        let handle = builder(&hub, &store, "me")
+            .with_strict_fencing(is_strict)
+            .build(recorder.clone())
+            .unwrap()
+            .spawn();
+        delivered(&recorder, "0", &[5, 6, 7, 8, 9]).await;
+        let touched = store.inner.checkpoint(&scope(), &"0".into()).await.unwrap();
+        let touched = touched.unwrap();
+        assert_eq!(touched.checkpoint, before.checkpoint, "the position");
+        assert_eq!(touched.etag != before.etag, is_strict, "the version");
+        let late = Checkpoint {
+            sequence_number: Some(5),
+            offset: Some("500".into()),
+            ..before.checkpoint.clone()
+        };
+        let late = store
+            .inner
+            .update_checkpoint(&scope(), &late, &before.condition())
+            .await;
+        let is_refused = matches!(late.unwrap(), WriteOutcome::Lost);
+        assert_eq!(is_refused, is_strict, "the late request of an older owner");
+        assert_eq!(stored(&store, "1").await, None, "a checkpoint of nothing");
+        // The version that fencing left is the one to continue with.
+        let context = recorder.contexts().into_iter();
+        let context = context.rev().find(|c| c.partition_id().as_str() == "0");
+        context.unwrap().update_checkpoint(&event(9)).await.unwrap();
+        assert_eq!(stored(&store, "0").await, Some(9));
+        handle.shutdown().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,6 +64,8 @@ pub(super) enum Act {
     Panic,
     /// Never returns.
     Hang,
+    /// Asks to go on with this event, and fails.
+    Seek(i64),
 }
 
 impl Recorder {
@@ -151,7 +153,7 @@ impl Recorder {
             Act::Fail(times) => {
                 acts.insert(key, Act::Fail(times - 1));
             }
-            Act::Panic | Act::Hang => {}
+            Act::Panic | Act::Hang | Act::Seek(_) => {}
         }
         Some(act)
     }
@@ -183,6 +185,10 @@ impl EventHandler for Recorder {
             Some(Act::Fail(_)) => return Err("on request".into()),
             Some(Act::Panic) => panic!("on request"),
             Some(Act::Hang) => std::future::pending().await,
+            Some(Act::Seek(number)) => {
+                context.seek(EventPosition::sequence_number(number).inclusive())?;
+                return Err("on request".into());
+            }
         }
         if self.shared.checkpoints.load(Ordering::Relaxed) {
             context.update_checkpoint(&event).await?;
@@ -232,6 +238,13 @@ impl EventHandler for Recorder {
     }
 }
 
+/// A write that took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    Checkpoint(String, i64),
+    GivenBack(String),
+}
+
 /// An in-memory store whose calls fail, get lost or are applied without an answer, on request.
 #[derive(Clone, Debug)]
 pub(super) struct FlakyStore {
@@ -246,6 +259,13 @@ struct Faults {
     lost_answers: AtomicUsize,
     kind: Mutex<Option<StoreErrorKind>>,
     writes: AtomicUsize,
+    /// Writes that took effect, in order.
+    applied: Mutex<Vec<Applied>>,
+    /// How long a checkpoint write takes, how many are under way in each partition, and the most there ever were.
+    checkpoint_delay: Mutex<Duration>,
+    under_way: Mutex<BTreeMap<PartitionId, usize>>,
+    most_under_way: AtomicUsize,
+    listings: AtomicUsize,
     /// How long a write that gives a partition back takes.
     give_back_delay: Mutex<Duration>,
     /// The partition whose checkpoint cannot be read.
@@ -291,6 +311,43 @@ impl FlakyStore {
         *self.faults.malformed.lock().unwrap() = partition.map(PartitionId::from);
     }
 
+    /// Has every checkpoint write take this long.
+    pub(super) fn delay_checkpoints(&self, delay: Duration) {
+        *self.faults.checkpoint_delay.lock().unwrap() = delay;
+    }
+
+    /// The most checkpoint writes of one partition that were ever under way together.
+    pub(super) fn most_under_way(&self) -> usize {
+        self.faults.most_under_way.load(Ordering::Relaxed)
+    }
+
+    /// The writes that took effect, in order.
+    pub(super) fn applied(&self) -> Vec<Applied> {
+        self.faults.applied.lock().unwrap().clone()
+    }
+
+    /// The sequence numbers that were written for a partition, in order.
+    pub(super) fn written(&self, partition: &str) -> Vec<i64> {
+        self.applied()
+            .into_iter()
+            .filter_map(|applied| match applied {
+                Applied::Checkpoint(id, number) if id == partition => Some(number),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// How often the group was listed.
+    pub(super) fn listings(&self) -> usize {
+        self.faults.listings.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, outcome: &WriteOutcome, applied: Applied) {
+        if matches!(outcome, WriteOutcome::Written(_)) {
+            self.faults.applied.lock().unwrap().push(applied);
+        }
+    }
+
     /// Checkpoint writes that reached the store.
     pub(super) fn checkpoint_writes(&self) -> usize {
         self.faults.writes.load(Ordering::Relaxed)
@@ -323,6 +380,7 @@ impl FlakyStore {
 impl CheckpointStore for FlakyStore {
     async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
         self.check()?;
+        self.faults.listings.fetch_add(1, Ordering::Relaxed);
         self.inner.list_ownership(scope).await
     }
 
@@ -338,9 +396,14 @@ impl CheckpointStore for FlakyStore {
             let delay = *self.faults.give_back_delay.lock().unwrap();
             tokio::time::sleep(delay).await;
         }
-        self.inner
+        let outcome = self
+            .inner
             .claim_ownership(scope, partition_id, owner_id, condition)
-            .await
+            .await?;
+        if owner_id.is_none() {
+            self.note(&outcome, Applied::GivenBack(partition_id.to_string()));
+        }
+        Ok(outcome)
     }
 
     async fn list_checkpoints(
@@ -374,10 +437,31 @@ impl CheckpointStore for FlakyStore {
     ) -> Result<WriteOutcome, StoreError> {
         self.check()?;
         self.faults.writes.fetch_add(1, Ordering::Relaxed);
+        let delay = *self.faults.checkpoint_delay.lock().unwrap();
+        if !delay.is_zero() {
+            let partition_id = &checkpoint.partition_id;
+            let now = {
+                let mut under_way = self.faults.under_way.lock().unwrap();
+                let now = under_way.entry(partition_id.clone()).or_default();
+                *now += 1;
+                *now
+            };
+            self.faults.most_under_way.fetch_max(now, Ordering::Relaxed);
+            tokio::time::sleep(delay).await;
+            if let Some(now) = self.faults.under_way.lock().unwrap().get_mut(partition_id) {
+                *now -= 1;
+            }
+        }
         let outcome = self
             .inner
             .update_checkpoint(scope, checkpoint, condition)
             .await?;
+        if *condition == WriteCondition::Unconditional {
+            self.spoil_checkpoint(None);
+        }
+        let number = checkpoint.sequence_number.unwrap_or(-1);
+        let partition = checkpoint.partition_id.to_string();
+        self.note(&outcome, Applied::Checkpoint(partition, number));
         if self.loses_answer() {
             let error = StoreError::new(StoreErrorKind::Timeout, "the answer is lost on request");
             return Ok(WriteOutcome::Unknown(error));

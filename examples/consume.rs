@@ -6,22 +6,27 @@
 //! cargo run --example consume
 //! ```
 //!
-//! Optional: `EVENTHUBS_CONSUMER_GROUP` (`$Default`), `CHECKPOINT_EVERY` (1), `START_POSITION` (`earliest` or
-//! `latest`), `LOAD_BALANCING_INTERVAL_MS`, `OWNERSHIP_EXPIRATION_MS`, `OWNER_ID`. SIGINT and SIGTERM stop it
-//! gracefully. Logs go to stderr, as `RUST_LOG` says.
+//! Optional: `EVENTHUBS_CONSUMER_GROUP` (`$Default`), `START_POSITION` (`earliest` or `latest`),
+//! `LOAD_BALANCING_INTERVAL_MS`, `OWNERSHIP_EXPIRATION_MS`, `OWNER_ID`. SIGINT and SIGTERM stop it gracefully. Logs go to
+//! stderr, as `RUST_LOG` says.
+//!
+//! Checkpoints: `CHECKPOINT_POLICY` is `manual` (the handler checkpoints every `CHECKPOINT_EVERY` events, 1 unless set),
+//! `automatic`, `batch`, a number of events such as `100`, or a time such as `500ms`.
 
 use std::collections::BTreeMap;
 use std::env::{self, VarError};
 use std::error::Error;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use eventhubs_processor::{
-    AmqpTransport, BlobCheckpointStore, BoxError, CloseReason, EventHandler, EventPosition,
-    EventProcessor, HandlerResult, PartitionContext, PartitionId, ProcessingError, ReceivedEvent,
+    AmqpTransport, BlobCheckpointStore, BoxError, CheckpointPolicy, CloseReason, EventHandler,
+    EventPosition, EventProcessor, HandlerResult, PartitionContext, PartitionId, ProcessingError,
+    ReceivedEvent,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -80,8 +85,14 @@ async fn run() -> Result<(), BoxError> {
         }
         on_signal.cancel();
     });
-    let checkpoint_every = optional("CHECKPOINT_EVERY")?.unwrap_or(1);
+    let policy = optional("CHECKPOINT_POLICY")?.unwrap_or_else(|| "manual".to_owned());
+    let policy = checkpoint_policy(&policy)?;
+    let checkpoint_every = match policy {
+        CheckpointPolicy::Manual => Some(optional("CHECKPOINT_EVERY")?.unwrap_or(1)),
+        _ => None,
+    };
     builder
+        .with_checkpoint_policy(policy)
         .build(Printer {
             checkpoint_every,
             pending: Mutex::default(),
@@ -91,9 +102,24 @@ async fn run() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Prints what happens and checkpoints every so many events.
+fn checkpoint_policy(text: &str) -> Result<CheckpointPolicy, BoxError> {
+    let milliseconds = text.strip_suffix("ms").map(str::parse);
+    match (text, text.parse::<NonZeroU64>(), milliseconds) {
+        ("manual", ..) => Ok(CheckpointPolicy::Manual),
+        ("automatic", ..) => Ok(CheckpointPolicy::Automatic),
+        ("batch", ..) => Ok(CheckpointPolicy::EveryBatch),
+        (_, Ok(events), _) => Ok(CheckpointPolicy::EveryEvents(events)),
+        (_, _, Some(Ok(time))) => Ok(CheckpointPolicy::Every(Duration::from_millis(time))),
+        _ => Err(format!(
+            "CHECKPOINT_POLICY is `{text}`, not manual, automatic, batch, a number of events or a time in ms"
+        )
+        .into()),
+    }
+}
+
+/// Prints what happens, and checkpoints every so many events if nobody else does.
 struct Printer {
-    checkpoint_every: u64,
+    checkpoint_every: Option<u64>,
     /// Events since the last checkpoint and the last of them, by partition.
     pending: Mutex<BTreeMap<PartitionId, (u64, ReceivedEvent)>>,
 }
@@ -101,13 +127,16 @@ struct Printer {
 impl Printer {
     /// Notes an event as processed. Returns whether a checkpoint is due.
     fn processed(&self, partition_id: &PartitionId, event: &ReceivedEvent) -> bool {
+        let Some(checkpoint_every) = self.checkpoint_every else {
+            return false;
+        };
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, last) = pending
             .entry(partition_id.clone())
             .or_insert_with(|| (0, event.clone()));
         *count += 1;
         *last = event.clone();
-        let is_due = *count >= self.checkpoint_every;
+        let is_due = *count >= checkpoint_every;
         if is_due {
             pending.remove(partition_id);
         }

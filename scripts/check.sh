@@ -86,10 +86,11 @@ install_tools() {
     "$fast" || install_python_sdk
 }
 
-# Starts Azurite on a free port and tells the tests where it is.
+# Starts Azurite on a free port and tells the tests where it is, and where the program is for those that start their own.
 start_azurite() {
+    export EHP_AZURITE_PROGRAM="$TOOLS/node/node_modules/azurite/dist/src/blob/main.js"
     local log="$LOGS/azurite.log" url=
-    (cd "$LOGS" && exec node "$TOOLS/node/node_modules/azurite/dist/src/blob/main.js" \
+    (cd "$LOGS" && exec node "$EHP_AZURITE_PROGRAM" \
         --blobHost 127.0.0.1 --blobPort 0 --silent --inMemoryPersistence --disableTelemetry) >"$log" 2>&1 &
     azurite_pid=$!
     for _ in $(seq 300); do

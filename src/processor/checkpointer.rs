@@ -199,6 +199,8 @@ impl Checkpointer {
                 Found::MovedBack { from, to } => {
                     if self.on_regression == CheckpointRegression::Adopt {
                         self.restarts.ask(Restart::AtCheckpoint);
+                        // What this term has done counts no more; whatever else it writes would undo the rewind.
+                        self.end();
                         return Err(CheckpointError::MovedBack { from, to });
                     }
                     moved_back = Some((from, to));

@@ -134,9 +134,15 @@ impl Pump {
                 TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
                 TermEnd::Failed => self.pause(&mut backoff).await,
                 TermEnd::Nowhere => self.pause(&mut self.slow_backoff()).await,
-                // Who asks in vain, or again and again before the first event, has to wait.
-                TermEnd::Restarted { in_vain } if in_vain => self.pause(&mut backoff).await,
-                TermEnd::Restarted { .. } => self.signal.reason(),
+                TermEnd::Restarted { in_vain } => {
+                    self.turn_off();
+                    // Who asks again and again before the first event has to wait.
+                    if in_vain {
+                        self.pause(&mut backoff).await
+                    } else {
+                        self.signal.reason()
+                    }
+                }
             };
             if let Some(reason) = stopped {
                 break (reason, None);

@@ -35,9 +35,7 @@ impl Term<'_> {
                 }
                 Err(error) => self.report(ProcessingError::Checkpoint(error)).await,
             }
-            if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return Err(TermEnd::Closed(reason));
-            }
+            self.pause(&mut backoff).await?;
         };
         let hook = self.handler().on_partition_initialize(&self.context);
         match contained("on_partition_initialize", hook).await {
@@ -113,9 +111,7 @@ impl Term<'_> {
                 Err(PropertiesEnd::Stopped(reason)) => return Err(TermEnd::Closed(reason)),
                 Err(PropertiesEnd::Failed(error)) => self.report(error).await,
             }
-            if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return Err(TermEnd::Closed(reason));
-            }
+            self.pause(&mut backoff).await?;
         }
     }
 
@@ -162,9 +158,7 @@ impl Term<'_> {
                 return Err(self.nowhere(error).await);
             }
             is_second_look = true;
-            if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return Err(TermEnd::Closed(reason));
-            }
+            self.pause(&mut backoff).await?;
         }
     }
 

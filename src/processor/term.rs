@@ -19,6 +19,7 @@ use crate::error::{
     CheckpointError, InvalidPositionError, ProcessingError, TransportError, TransportErrorKind,
 };
 use crate::model::{EventPosition, ReceivedEvent};
+use crate::retry::Backoff;
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, ReceiverOptions};
 
@@ -178,11 +179,8 @@ impl<'a> Term<'a> {
                 }
             }
             self.report(ProcessingError::Receive(error)).await;
-            if let Some(reason) = self.pump.pause(&mut backoff).await {
-                return TermEnd::Closed(reason);
-            }
-            if self.pump.restarts.slot().is_asked() {
-                return self.restarted();
+            if let Err(end) = self.pause(&mut backoff).await {
+                return end;
             }
         }
     }
@@ -386,6 +384,17 @@ impl<'a> Term<'a> {
         for error in writer.finish(limit).await {
             self.report(ProcessingError::Checkpoint(error)).await;
         }
+    }
+
+    /// Waits before the next try. `Err`: the term ends instead.
+    pub(super) async fn pause(&self, backoff: &mut Backoff) -> Result<(), TermEnd> {
+        if let Some(reason) = self.pump.pause(backoff).await {
+            return Err(TermEnd::Closed(reason));
+        }
+        if self.pump.restarts.slot().is_asked() {
+            return Err(self.restarted());
+        }
+        Ok(())
     }
 
     fn restarted(&self) -> TermEnd {

@@ -153,6 +153,10 @@ async fn write(
                 let is_over = is_last || error.ends_term();
                 let delay = shared.draw(|rng| backoff.next_delay(rng));
                 state.progress().write_failed(Instant::now() + delay);
+                // Why a term ends is told elsewhere.
+                if error.is_ownership_lost() {
+                    return;
+                }
                 if let Err(mpsc::error::TrySendError::Full(error)) = errors.try_send(error) {
                     let error = telemetry::chain(&error);
                     tracing::warn!(target: telemetry::PROCESSOR, %error, "a checkpoint was not written");

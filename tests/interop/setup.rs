@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::future::Future;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventhubs_emulator::{Emulator, EmulatorBuilder};
@@ -23,6 +23,7 @@ pub(crate) const START: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Tools {
     python: PathBuf,
+    azurite: PathBuf,
     storage_connection_string: String,
 }
 
@@ -40,8 +41,22 @@ impl Tools {
         assert_reachable(&storage_connection_string);
         Some(Self {
             python: required("EHP_PYTHON").into(),
+            azurite: required("EHP_AZURITE_PROGRAM").into(),
             storage_connection_string,
         })
+    }
+
+    /// The program of Azurite, for node.
+    pub(crate) fn azurite(&self) -> &Path {
+        &self.azurite
+    }
+
+    /// The same with another storage account.
+    pub(crate) fn with_storage(self, storage_connection_string: String) -> Self {
+        Self {
+            storage_connection_string,
+            ..self
+        }
     }
 
     /// One of the programs beside this file.

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventhubs_emulator::{Emulator, Event};
+use eventhubs_processor::checkpoint::WriteCondition;
 use eventhubs_processor::{
-    AmqpTransport, BlobCheckpointStore, CheckpointStore as _, EventHubConsumerClient,
-    EventPosition, EventProcessor, EventProcessorBuilder, GroupScope, ProcessorError,
-    ReceivedEvent, Transport as _, handler_fn_with,
+    AmqpTransport, BlobCheckpointStore, Checkpoint, CheckpointPolicy, CheckpointStore as _,
+    EventHubConsumerClient, EventPosition, EventProcessor, EventProcessorBuilder, GroupScope,
+    InvalidPosition, ProcessorError, ReceivedEvent, Transport as _, handler_fn_with,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +129,50 @@ async fn a_clean_hand_over_repeats_nothing_and_a_crash_loses_nothing() {
     let c = builder(&emulator).build(noting(&second)).unwrap().spawn();
     second.until(300).await;
     c.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_of_another_event_hub_are_replaced_if_a_policy_says_so() {
+    let emulator = emulator(2).await;
+    send(&emulator, 2, 10);
+    let scope = GroupScope::new(
+        transport(&emulator).fully_qualified_namespace(),
+        HUB,
+        "$Default",
+    );
+    // The service refuses the offset of one; the number of the other is beyond the end.
+    for (partition, offset, sequence_number) in [("0", "999999", 1), ("1", "1", 1000)] {
+        let checkpoint = Checkpoint {
+            partition_id: partition.into(),
+            offset: Some(offset.into()),
+            sequence_number: Some(sequence_number),
+            client_identifier: None,
+        };
+        store(&emulator)
+            .update_checkpoint(&scope, &checkpoint, &WriteCondition::Absent)
+            .await
+            .unwrap();
+    }
+    let log = Log::default();
+    let handler = handler_fn_with(log.clone(), async |log: Log, context, event| {
+        let context: eventhubs_processor::PartitionContext = context;
+        log.add(context.partition_id().as_str(), &event);
+        Ok(())
+    });
+    let handle = builder(&emulator)
+        .with_invalid_position(InvalidPosition::Earliest)
+        .with_checkpoint_policy(CheckpointPolicy::Automatic)
+        .build(handler)
+        .unwrap()
+        .spawn();
+    log.until(20).await;
+    handle.shutdown().await.unwrap();
+    for partition in ["0", "1"] {
+        let stored = store(&emulator).checkpoint(&scope, &partition.into()).await;
+        let checkpoint = stored.unwrap().unwrap().checkpoint;
+        assert_eq!(checkpoint.sequence_number, Some(9), "partition {partition}");
+        assert!(checkpoint.client_identifier.is_some(), "who wrote it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,19 @@
 //! Partitions that start again elsewhere: because somebody asks, or because the checkpoint leads nowhere.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::support::{
     Act, FlakyStore, Recorder, Seen, builder, delivered, eventually, scope, stored,
 };
 use crate::checkpoint::{CheckpointStore as _, WriteCondition};
-use crate::error::{CheckpointError, TransportErrorKind};
-use crate::model::{Checkpoint, EventPosition};
+use crate::error::{CheckpointError, StoreErrorKind, TransportErrorKind};
+use crate::model::{Checkpoint, EventPosition, ReceivedEvent};
 use crate::processor::{
-    CheckpointPolicy, CheckpointRegression, CloseReason, InvalidPosition, ProcessorHandle,
+    CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, HandlerResult,
+    InvalidPosition, PartitionContext, ProcessorHandle,
 };
 use crate::transport::fake::FakeEventHub;
 
@@ -193,6 +196,67 @@ async fn a_handler_may_ask_and_what_it_asks_holds_even_if_it_fails_then() {
     handle.shutdown().await.unwrap();
 }
 
+/// Seeks whenever a term begins, a thousand times.
+#[derive(Default)]
+struct Restless(Arc<AtomicUsize>);
+
+impl EventHandler for Restless {
+    async fn on_event(&self, _: &PartitionContext, _: ReceivedEvent) -> HandlerResult {
+        Ok(())
+    }
+
+    async fn on_partition_initialize(
+        &self,
+        context: &PartitionContext,
+    ) -> HandlerResult<Option<EventPosition>> {
+        if self.0.fetch_add(1, Ordering::Relaxed) < 1000 {
+            context.seek(EventPosition::Earliest)?;
+        }
+        Ok(None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_and_again_before_the_first_event_has_to_wait() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let asked = Arc::<AtomicUsize>::default();
+    let handle = builder(&hub, &store, "me")
+        .build(Restless(Arc::clone(&asked)))
+        .unwrap()
+        .spawn();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((2..20).contains(&asked), "{asked} terms in a minute");
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_the_store_is_away_is_heard_when_it_is_back() {
+    let (hub, store) = (hub(), FlakyStore::new());
+    let recorder = Recorder::new();
+    let handle = spawn(&hub, &store, &recorder, InvalidPosition::Fail);
+    delivered(&recorder, "0", &TEN).await;
+    recorder.clone().acting("0", 10, Act::Fail(1));
+    hub.send("0", "a");
+    delivered(&recorder, "0", &[&TEN[..], &[10]].concat()).await;
+    store.fail(Some(StoreErrorKind::Unavailable));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    handle
+        .seek(&"0".into(), EventPosition::sequence_number(7))
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let error = Seen::Error(Some("0".into()), "reading the checkpoint".into());
+    let told = recorder
+        .seen()
+        .iter()
+        .filter(|seen| **seen == error)
+        .count();
+    assert!((3..20).contains(&told), "{told} tries in 35 s");
+    store.fail(None);
+    delivered(&recorder, "0", &[&TEN[..], &[10, 8, 9, 10]].concat()).await;
+    handle.shutdown().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_the_partition_cannot_move_it() {
     let (hub, store) = (hub(), FlakyStore::new());
@@ -355,5 +419,30 @@ async fn a_rewound_checkpoint_is_adopted_if_that_is_the_policy() {
     })
     .await;
     assert_eq!(handle.checkpoint_regressions_repaired(), 0);
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_does_not_write_over_a_checkpoint_that_is_being_adopted() {
+    let (hub, store) = (hub(), FlakyStore::new());
+    let recorder = Recorder::without_checkpoints();
+    let handle = builder(&hub, &store, "me")
+        .with_checkpoint_regression(CheckpointRegression::Adopt)
+        .with_checkpoint_policy(every_event())
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    delivered(&recorder, "0", &TEN).await;
+    eventually("the last event is checkpointed", || async {
+        stored(&store, "0").await == Some(9)
+    })
+    .await;
+    put(&store, "0", 6).await;
+
+    let written = store.written("0").len();
+    hub.send("0", "a");
+    delivered(&recorder, "0", &[&TEN[..], &[10, 7, 8, 9, 10]].concat()).await;
+    let after = store.written("0").split_off(written);
+    assert!(after.first() >= Some(&7) && after.is_sorted(), "{after:?}");
     handle.shutdown().await.unwrap();
 }

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod checkpoint_store;
+mod input;
 mod network;
 mod processor;
 mod support;

@@ -222,6 +222,9 @@ async fn a_flood_of_credit_with_no_reader_is_not_read_on() {
         assert!(sent < 2000, "100 MB and still reading");
     }
     assert!(peak_above(before) < 4 * MIB);
+    // It is still there, and had flows in both directions until the sockets were full.
+    assert!(sent > 0);
+    world.connections_are(2).await;
     world.others_are_fine().await;
     drop(attacker);
     world.others_are_fine().await;

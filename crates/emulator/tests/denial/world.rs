@@ -25,8 +25,8 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// How long an attacker waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// After that, a write that does not move counts as refused.
-const STUCK: Duration = Duration::from_millis(500);
+/// After that, a write that does not move counts as refused. Long, because a busy machine is slow too.
+const STUCK: Duration = Duration::from_secs(4);
 
 /// Bytes in use, from which the next peak is counted.
 pub(crate) fn allocated() -> usize {
@@ -169,9 +169,14 @@ pub(crate) struct Attacker {
 
 impl Attacker {
     /// Sends bytes; false if nobody takes them any more.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
-        let write = self.stream.write_all(bytes);
-        matches!(timeout(STUCK, write).await, Ok(Ok(())))
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            match timeout(STUCK, self.stream.write(bytes)).await {
+                Ok(Ok(count)) => bytes = &bytes[count..],
+                Ok(Err(_)) | Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Reads so many frames, behind a header if there was none yet.

@@ -10,8 +10,12 @@ mod generated;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use peak_alloc::PeakAlloc;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -70,14 +74,21 @@ fn run(target: fn(&[u8]), input: &[u8]) -> Result<usize, String> {
     Ok(ALLOCATOR.peak_usage().saturating_sub(before))
 }
 
-/// One test, so that nothing else allocates meanwhile.
-#[test]
-fn no_input_of_the_corpora_does_harm() {
-    let targets: BTreeMap<_, _> = eventhubs_processor::fuzz::TARGETS
+fn targets() -> BTreeMap<&'static str, fn(&[u8])> {
+    eventhubs_processor::fuzz::TARGETS
         .iter()
         .chain(eventhubs_emulator::fuzz::TARGETS)
         .copied()
-        .collect();
+        .collect()
+}
+
+/// Memory is counted for the whole process, so one test runs at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+#[test]
+fn no_input_of_the_corpora_does_harm() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let targets = targets();
     let inputs = inputs();
     let named: BTreeSet<_> = targets.keys().map(|name| (*name).to_owned()).collect();
     let found: BTreeSet<_> = inputs.keys().cloned().collect();
@@ -107,4 +118,65 @@ fn no_input_of_the_corpora_does_harm() {
         );
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// A little of what the fuzzer does, on every run: `EHP_SEED` repeats one, `EHP_CASES` makes it more.
+#[test]
+fn no_input_like_those_of_the_corpora_does_harm() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed: u64 = number("EHP_SEED").unwrap_or_else(|| rand::rng().random());
+    let cases = number("EHP_CASES").unwrap_or(200);
+    println!("EHP_SEED={seed}");
+    let inputs = inputs();
+    for (name, target) in targets() {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let small: Vec<_> = inputs[name]
+            .iter()
+            .filter(|(_, bytes)| bytes.len() <= 16 * 1024)
+            .collect();
+        for case in 0..cases {
+            let (origin, bytes) = small.choose(&mut rng).unwrap();
+            let (_, other) = small.choose(&mut rng).unwrap();
+            let mutant = mutant(bytes, other, &mut rng);
+            match run(target, &mutant) {
+                Ok(used) => assert!(
+                    used <= FLOOR + FACTOR * mutant.len(),
+                    "{name}, case {case}, from {origin}: {used} bytes for {mutant:02x?}"
+                ),
+                Err(error) => {
+                    panic!("{name}, case {case}, from {origin}: {error} on {mutant:02x?}")
+                }
+            }
+        }
+    }
+}
+
+/// An input with a few changes: bits, bytes, pieces gone, doubled, or from another input.
+fn mutant(bytes: &[u8], other: &[u8], rng: &mut SmallRng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..rng.random_range(1..6) {
+        let at = rng.random_range(0..=bytes.len());
+        let end = (at + rng.random_range(0..40)).min(bytes.len());
+        match rng.random_range(0..6) {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.drain(at..end)),
+            2 => {
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            3 => {
+                let from = rng.random_range(0..=other.len());
+                let to = (from + rng.random_range(0..40)).min(other.len());
+                bytes.splice(at..at, other[from..to].iter().copied());
+            }
+            4 => drop(bytes.splice(at..end, [0xff; 4])),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << rng.random_range(0..8);
+                }
+            }
+        }
+    }
+    bytes
 }

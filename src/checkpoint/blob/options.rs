@@ -59,7 +59,8 @@ pub struct BlobCheckpointStoreOptions {
     /// The client library that carries the requests. Default [`BlobBackend::Supported`].
     pub backend: BlobBackend,
     /// Version of the storage protocol (`x-ms-version`). Default `2021-12-02`: old enough for Azure Stack and
-    /// for storage emulators, and nothing newer is needed. Python calls it `api_version` too.
+    /// for storage emulators, and nothing newer is needed. The same over each client library. Python calls it
+    /// `api_version` too.
     pub api_version: String,
     /// Where to look for checkpoints that processors of earlier generations left. Default `None`: nowhere.
     pub legacy_checkpoints: Option<LegacyCheckpoints>,

@@ -1,16 +1,24 @@
 //! Checkpoints that processors of earlier generations left.
 
+use std::time::Duration;
+
+use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::checkpoint::{
     BlobBackend, BlobCheckpointStore, BlobCheckpointStoreOptions, CheckpointStore,
     LegacyCheckpoints, WriteOutcome,
 };
 use eventhubs_processor::error::StoreErrorKind;
-use eventhubs_processor::{Checkpoint, GroupScope};
+use eventhubs_processor::{
+    AmqpTransport, Checkpoint, EventPosition, EventProcessor, GroupScope, PartitionContext,
+    Transport as _, handler_fn_with,
+};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::log::Log;
 use super::{Endpoint, azurite};
 
 for_each_backend! {
+    a_processor_goes_on_where_a_host_stopped,
     on_azurite,
     on_the_emulator,
 }
@@ -180,4 +188,52 @@ async fn a_missing_container_is_an_error(endpoint: &Endpoint, backend: BlobBacke
     ] {
         assert_eq!(error.kind(), StoreErrorKind::ContainerNotFound, "{error}");
     }
+}
+
+/// A service that moves here from an `EventProcessorHost` neither repeats nor skips an event.
+async fn a_processor_goes_on_where_a_host_stopped(backend: BlobBackend) {
+    const HUB: &str = "moving";
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let hub = AmqpTransport::from_connection_string(&emulator.event_hubs_connection_string(), HUB);
+    let sent: Vec<_> = (0..10)
+        .map(|n| emulator.send(HUB, Some("0"), Event::new(format!("{n}"))))
+        .collect();
+    let last_processed = sent[4].as_ref().unwrap().offset.to_string();
+    let endpoint = Endpoint::new(emulator.storage_connection_string(), Some(emulator)).await;
+    let lease = json(&last_processed, 4);
+    put(&endpoint, &endpoint.container, "$Default/0", &lease).await;
+
+    let store = store(
+        &endpoint,
+        backend,
+        LegacyCheckpoints::event_processor_host(""),
+    );
+    let (seen, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let handler = handler_fn_with(seen, async |seen: UnboundedSender<i64>, context, event| {
+        let context: PartitionContext = context;
+        context.update_checkpoint(&event).await?;
+        seen.send(event.sequence_number())?;
+        Ok(())
+    });
+    let hub = hub.unwrap();
+    let scope = GroupScope::new(hub.fully_qualified_namespace(), HUB, "$Default");
+    let processor = EventProcessor::builder(hub, "$Default", store.clone())
+        .with_default_starting_position(EventPosition::Earliest)
+        .build(handler)
+        .unwrap()
+        .spawn();
+    let mut numbers = Vec::new();
+    while numbers.len() < 5 {
+        let next = tokio::time::timeout(Duration::from_secs(30), events.recv()).await;
+        numbers.push(next.unwrap().unwrap());
+    }
+    assert_eq!(numbers, [5, 6, 7, 8, 9]);
+    processor.shutdown().await.unwrap();
+    let stored = store
+        .checkpoint(&scope, &"0".into())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(stored.checkpoint.sequence_number, Some(9));
+    assert!(stored.etag.is_some(), "a record of ours");
 }

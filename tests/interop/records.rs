@@ -335,3 +335,65 @@ async fn checkpoints(records: Records) {
         .unwrap();
     assert_eq!(ours.len(), 2);
 }
+
+/// Records that stop Python, and such that it misreads, are none of them once ours has written them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ours_writes_over_odd_records_python_reads() {
+    let Some(tools) = Tools::from_env("what_ours_writes_over_odd_records_python_reads") else {
+        return;
+    };
+    within(Duration::from_secs(120), async {
+        odd_records(Records::new(tools, SHOUTED, FOLDED).await).await;
+    })
+    .await;
+}
+
+async fn odd_records(records: Records) {
+    let odd = serde_json::json!({
+        "ownership/0": {},
+        "ownership/1": {"other": "x"},
+        "ownership/2": {"OwnerId": "java"},
+        "ownership/3": {"ownerid": ""},
+        "checkpoint/0": {"offset": "42"},
+        "checkpoint/1": {"offset": "42", "sequencenumber": ""},
+        "checkpoint/2": {"offset": "42", "sequencenumber": "abc"},
+        "checkpoint/3": {},
+        "checkpoint/4": {"offset": "no offset", "sequencenumber": "7"},
+        "checkpoint/5": {"offset": "", "sequencenumber": "7"},
+    });
+    records.python("put", &[&odd.to_string()]).await;
+    for partition in ["0", "1", "2", "3"] {
+        let listed = WriteCondition::Matches(records.ownership(partition).await.etag);
+        let claimed = records.claim(partition, Some("ours"), listed).await;
+        if partition == "1" {
+            let claimed = WriteCondition::Matches(claimed.unwrap().etag);
+            records.claim(partition, None, claimed).await.unwrap();
+        }
+    }
+    let owners: Vec<_> = records
+        .python_ownership()
+        .await
+        .iter()
+        .map(|record| record["owner_id"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(owners, ["ours", "", "ours", "ours"]);
+
+    for partition in ["0", "1", "2", "3", "4", "5"] {
+        let condition = WriteCondition::Unconditional;
+        let written = records.update_checkpoint(partition, "4294967400", 8, condition);
+        written.await.unwrap();
+    }
+    let listed = records.python("list-checkpoints", &[]).await;
+    let positions: Vec<_> = listed["checkpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| {
+            (
+                record["offset"].as_str().unwrap(),
+                record["sequence_number"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(positions, [("4294967400", 8); 6]);
+}

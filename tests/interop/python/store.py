@@ -5,6 +5,7 @@ One command from the arguments; the result is one line of JSON.
 
 import argparse
 import asyncio
+import json
 
 from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
 
@@ -15,6 +16,14 @@ async def create_container(store: BlobCheckpointStore, _) -> None:
     # The store has no such function, users make the container beforehand; the client inside it has.
     await store._container_client.create_container()
     print_line({"created": True})
+
+
+async def put(store: BlobCheckpointStore, args: argparse.Namespace) -> None:
+    """Puts records with any metadata, as broken or forgotten writers would."""
+    group = f"{args.namespace}/{args.hub}/{args.group}".lower()
+    for name, metadata in json.loads(args.records).items():
+        await store._container_client.upload_blob(f"{group}/{name}", b"", metadata=metadata)
+    print_line({"put": True})
 
 
 async def list_ownership(store: BlobCheckpointStore, args: argparse.Namespace) -> None:
@@ -62,6 +71,7 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
     commands.add_parser("create-container").set_defaults(run=create_container)
     for name, run in [
+        ("put", put),
         ("list-ownership", list_ownership),
         ("claim", claim),
         ("list-checkpoints", list_checkpoints),
@@ -72,6 +82,8 @@ def parse() -> argparse.Namespace:
         command.add_argument("hub")
         command.add_argument("group")
         command.set_defaults(run=run)
+        if run is put:
+            command.add_argument("records", help='{"ownership/0": {"ownerid": "a"}}')
         if run is claim:
             command.add_argument("partition")
             command.add_argument("owner", help="empty: give it back")

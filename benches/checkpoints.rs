@@ -64,9 +64,10 @@ fn measure() {
             let used = processor_time()
                 .zip(used)
                 .map(|(after, before)| after - before);
-            let cpu = used.map_or("-".to_owned(), |used| {
-                format!("{:.0}", used.as_secs_f64() * 1e6 / CHECKPOINTS as f64)
-            });
+            let cpu = used.map_or_else(
+                || "-".to_owned(),
+                |used| format!("{:.0}", used.as_secs_f64() * 1e6 / CHECKPOINTS as f64),
+            );
 
             let before = server.connections();
             let counted = store(&server.counted_connection_string, backend);

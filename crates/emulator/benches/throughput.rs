@@ -203,16 +203,20 @@ async fn open_and_close() {
     };
     // What is allocated once is so after these.
     blocking(round(500)).await;
-    let before = rss_kib("self");
+    let before = (rss_kib("self"), open_files());
     let start = Instant::now();
     blocking(round(ROUNDS)).await;
     let took = start.elapsed();
     tokio::time::sleep(Duration::from_millis(100)).await;
     println!(
-        "{ROUNDS} connections: {:.0} opened and closed a second, {} left, memory {before} to {} KiB",
+        "{ROUNDS} connections: {:.0} opened and closed a second, {} left, memory {} to {} KiB, \
+         open files {} to {}",
         ROUNDS as f64 / took.as_secs_f64(),
         emulator.connection_count(),
+        before.0,
         rss_kib("self"),
+        before.1,
+        open_files(),
     );
 }
 
@@ -258,6 +262,11 @@ fn rss_kib(process: &str) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Of this process; 0 where the system does not tell.
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// Both ends of every connection are in this process.

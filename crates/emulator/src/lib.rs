@@ -5,16 +5,29 @@
 //! and checkpoints live in memory and are gone with it, unless [`EmulatorBuilder::with_data_dir`]
 //! keeps them.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use eventhubs_emulator::{Emulator, Event};
+//! A test of something that receives:
 //!
+//! ```
+//! use eventhubs_emulator::Emulator;
+//! use fe2o3_amqp::{Connection, Receiver, Session};
+//! use fe2o3_amqp::types::{messaging::Body, primitives::Value};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let emulator = Emulator::builder().with_hub("telemetry", 4).start().await?;
-//! emulator.create_container("checkpoints")?;
-//! emulator.send("telemetry", Some("0"), Event::new("hello").with_property("n", 1_i64))?;
-//! let connection_string = emulator.event_hubs_connection_string();
-//! emulator.stop().await;
-//! # drop(connection_string);
+//! emulator.send("telemetry", Some("0"), "hello")?;
+//!
+//! let url = format!("amqp://{}", emulator.amqp_addr());
+//! let mut connection = Connection::open("test", &*url).await?;
+//! let mut session = Session::begin(&mut connection).await?;
+//! let source = "telemetry/ConsumerGroups/$Default/Partitions/0";
+//! let mut receiver = Receiver::attach(&mut session, "receiver", source).await?;
+//! let event = receiver.recv::<Body<Value>>().await?;
+//! assert!(event.body().is_data());
+//!
+//! // And what becomes of it when the service takes the link away:
+//! emulator.faults().detach_receivers("telemetry", None, "amqp:link:detach-forced", "idle");
+//! assert!(receiver.recv::<Body<Value>>().await.is_err());
 //! # Ok(())
 //! # }
 //! ```
@@ -33,9 +46,9 @@ pub mod fuzz;
 mod storage;
 
 pub use emulator::{
-    BadFrame, BlobFaults, BlobOperation, ConfigError, Emulator, EmulatorBuilder, EmulatorError,
-    Event, Faults, InProcessStream, PartitionProperties, PropertyValue, ReplyFault, ResetStage,
-    SentEvent, StartError, TlsFault,
+    BadFrame, BlobFaults, BlobOperation, ConfigError, ConnectionStatus, Emulator, EmulatorBuilder,
+    EmulatorError, Event, Faults, HubStatus, InProcessStream, PartitionProperties, PartitionStatus,
+    PropertyValue, ReaderStatus, ReplyFault, ResetStage, SentEvent, StartError, Status, TlsFault,
 };
 pub use storage::DataError;
 

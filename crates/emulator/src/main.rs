@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod operation;
+#[cfg(feature = "watch")]
+mod watch;
 
 use std::error::Error;
 use std::io::Write;
@@ -90,6 +92,10 @@ struct Arguments {
     /// Print one line of JSON when ready, and nothing else.
     #[arg(long)]
     ready_json: bool,
+    /// Show event hubs, receivers and rates in the terminal until q is pressed.
+    #[cfg(feature = "watch")]
+    #[arg(long, conflicts_with = "ready_json")]
+    watch: bool,
 }
 
 fn parse_hub(text: &str) -> Result<(String, u32), String> {
@@ -101,11 +107,48 @@ fn parse_hub(text: &str) -> Result<(String, u32), String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    match run(Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    #[cfg(feature = "watch")]
+    if arguments.watch {
+        return exit_code(watch_run(arguments, log).await);
+    }
+    log.with_writer(std::io::stderr).init();
+    exit_code(run(arguments).await)
+}
+
+/// As [`run`], with the terminal taken.
+#[cfg(feature = "watch")]
+async fn watch_run(
+    arguments: Arguments,
+    log: tracing_subscriber::fmt::SubscriberBuilder<
+        tracing_subscriber::fmt::format::DefaultFields,
+        tracing_subscriber::fmt::format::Format,
+        EnvFilter,
+    >,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    use std::io::IsTerminal;
+    let tail = watch::LogTail::default();
+    if let Err(error) = watch::check_terminal() {
+        log.with_writer(std::io::stderr).init();
+        return Err(error);
+    }
+    // What is sent elsewhere goes there as usual.
+    if std::io::stderr().is_terminal() {
+        let log = log.compact().with_ansi(false).with_target(false);
+        let log = log.with_timer(tracing_subscriber::fmt::time::uptime());
+        log.with_writer(tail.clone()).init();
+    } else {
+        log.with_writer(std::io::stderr).init();
+    }
+    let (emulator, stop_signal) = prepare(arguments).await?;
+    let shown = watch::run(&emulator, &tail, stop_signal).await;
+    emulator.stop().await;
+    shown
+}
+
+fn exit_code(result: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", chain(error.as_ref()));
@@ -115,6 +158,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (emulator, stop_signal) = prepare(arguments).await?;
+    stop_signal.await;
+    tracing::info!("stopping");
+    emulator.stop().await;
+    Ok(())
+}
+
+/// Starts the emulator and says so; with it, what to wait for.
+async fn prepare(
+    arguments: Arguments,
+) -> Result<(Emulator, impl Future<Output = ()>), Box<dyn Error + Send + Sync>> {
     // A thousand connections and a file per partition are more than many systems start with.
     #[cfg(unix)]
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -136,10 +190,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
     announce(&emulator, is_json, ca_file.as_deref())?;
-    stop_signal.await;
-    tracing::info!("stopping");
-    emulator.stop().await;
-    Ok(())
+    Ok((emulator, stop_signal))
 }
 
 async fn start(arguments: Arguments) -> Result<Emulator, Box<dyn Error + Send + Sync>> {

@@ -149,3 +149,88 @@ async fn throughput_units_refuse_what_comes_and_hold_back_what_goes() {
     })
     .await;
 }
+
+/// Both ends of every connection are in this process.
+fn raise_limit() {
+    #[cfg(unix)]
+    rlimit::increase_nofile_limit(8192).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_receivers_are_attached_at_once() {
+    const RECEIVERS: u32 = 1000;
+    raise_limit();
+    let emulator = Emulator::builder()
+        .with_hub("eh1", RECEIVERS)
+        .start()
+        .await
+        .unwrap();
+    let address = emulator.amqp_addr();
+    let mut clients = blocking(move || {
+        let attach = |partition| {
+            let mut client = Raw::connect(address).unwrap();
+            let source = format!("eh1/ConsumerGroups/$Default/Partitions/{partition}");
+            client.attach_receiver(0, &source).unwrap();
+            client.grant(0, 300).unwrap();
+            client
+        };
+        (0..RECEIVERS).map(attach).collect::<Vec<_>>()
+    })
+    .await;
+    let status = emulator.status();
+    assert_eq!(status.connections, 1000);
+    assert!(status.hubs[0].partitions.iter().all(|p| p.receivers == 1));
+    for partition in 0..RECEIVERS {
+        let partition = partition.to_string();
+        emulator.send("eh1", Some(&partition), "event").unwrap();
+    }
+    blocking(move || {
+        for client in &mut clients {
+            client.wait_for(TRANSFER).unwrap();
+        }
+    })
+    .await;
+}
+
+/// Of this process.
+#[cfg(target_os = "linux")]
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_connections_leave_nothing_behind() {
+    const ROUNDS: usize = 10_000;
+    raise_limit();
+    let emulator = Emulator::builder()
+        .with_hub("eh1", 1)
+        .start()
+        .await
+        .unwrap();
+    let address = emulator.amqp_addr();
+    blocking(move || {
+        for round in 0..ROUNDS {
+            let mut client = Raw::connect(address).unwrap();
+            let source = "eh1/ConsumerGroups/$Default/Partitions/0";
+            client.attach_receiver(0, source).unwrap();
+            // Some say good-bye and some do not.
+            if round % 2 == 0 {
+                client.close().unwrap();
+            }
+        }
+    })
+    .await;
+    let ended = async {
+        while emulator.connection_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .unwrap();
+    assert_eq!(emulator.receiver_count("eh1", "0"), Ok(0));
+    // Other tests of this binary have theirs open meanwhile: some thousands, and never ten.
+    let open = open_files();
+    assert!(open < 8000, "{open}");
+}

@@ -2,6 +2,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod raw;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -47,6 +49,46 @@ fn one_line_of_json_tells_how_to_connect_and_a_signal_ends_it() {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+#[test]
+fn an_interrupt_closes_connections_as_the_service_does() {
+    let mut child = start(&["--ready-json", "--hub", "telemetry:1"]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = ([127, 0, 0, 1], port(&ready, "amqp_port")).into();
+    let mut client = raw::Raw::connect(address).unwrap();
+    let source = "telemetry/ConsumerGroups/$Default/Partitions/0";
+    client.attach_receiver(0, source).unwrap();
+    client.grant(0, 1).unwrap();
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &id]).status();
+    assert!(kill.unwrap().success());
+    let (code, said) = loop {
+        let (code, frame) = client.next().unwrap();
+        if code != raw::FLOW {
+            break (code, String::from_utf8_lossy(frame).into_owned());
+        }
+    };
+    assert_eq!(code, raw::CLOSE);
+    assert!(said.contains("amqp:connection:forced"), "{said}");
+    // The answer is waited for, so nobody is cut off.
+    client.send(&raw::close()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[cfg(feature = "watch")]
+#[test]
+fn there_is_nothing_to_watch_without_a_terminal() {
+    let mut child = start(&["--watch"]);
+    assert!(!child.wait().unwrap().success());
+    let mut stderr = String::new();
+    let mut pipe = child.stderr.take().unwrap();
+    pipe.read_to_string(&mut stderr).unwrap();
+    assert!(stderr.contains("needs a terminal"), "{stderr}");
 }
 
 #[test]

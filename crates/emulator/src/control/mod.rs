@@ -13,7 +13,6 @@ mod blob_requests;
 pub(crate) mod fuzz;
 mod requests;
 mod server;
-mod status;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +29,7 @@ use self::requests::Order;
 pub(crate) use self::server::ControlServer;
 use crate::amqp::Service;
 use crate::blob::BlobAccount;
-use crate::emulator::{BlobFaults, Faults};
+use crate::emulator::{BlobFaults, Faults, status};
 
 /// What requests act on.
 #[derive(Debug, Clone)]
@@ -73,7 +72,7 @@ impl Control {
                 (StatusCode::OK, json!({}))
             }
             ("/status", &Method::GET) => {
-                match serde_json::to_value(status::of(&self.service, &self.account)) {
+                match serde_json::to_value(status(&self.service, &self.account)) {
                     Ok(status) => (StatusCode::OK, status),
                     Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
                 }

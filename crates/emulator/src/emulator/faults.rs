@@ -47,7 +47,7 @@ impl Faults {
     }
 
     /// The same faults, of which those that disturb whole connections at once, ordered here, meet
-    /// only this one. [`Emulator::connections`](crate::Emulator::connections) and the control port
+    /// only this one. [`Emulator::status`](crate::Emulator::status) and the control port
     /// tell the numbers.
     #[must_use]
     pub fn on_connection(&self, id: u64) -> Self {

@@ -11,6 +11,7 @@ mod faults;
 mod network;
 mod operation;
 mod place_faults;
+mod status;
 mod stream;
 
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
 use network::Network;
+pub(crate) use status::of as status;
+pub use status::{ConnectionStatus, HubStatus, PartitionStatus, ReaderStatus, Status};
 pub use stream::InProcessStream;
 
 use crate::amqp::{AmqpServer, Service};
@@ -236,14 +239,6 @@ impl Emulator {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.service.connection_count()
-    }
-
-    /// The open AMQP connections, oldest first: their numbers, and what their peers call themselves
-    /// once they have said.
-    #[must_use]
-    pub fn connections(&self) -> Vec<(u64, Option<String>)> {
-        let infos = self.service.connections().into_iter();
-        infos.map(|info| (info.id, info.container_id)).collect()
     }
 
     /// Disturbs the Event Hubs side on purpose.

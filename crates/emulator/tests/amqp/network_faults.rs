@@ -94,7 +94,7 @@ async fn a_web_socket_is_closed_by_a_frame() {
     let emulator = emulator().await;
     let mut one = opened(&emulator).await;
     let mut other = opened(&emulator).await;
-    let id = emulator.connections()[0].0;
+    let id = emulator.status().open_connections[0].id;
     let faults = emulator.faults();
     let one_alone = faults.on_connection(id);
     assert_eq!(one_alone.close_web_sockets(1001, "going away"), 1);

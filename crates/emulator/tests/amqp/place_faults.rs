@@ -106,11 +106,11 @@ async fn one_connection_is_meant_by_its_number_or_by_what_it_reads() {
         let receiver = client.receiver(partition, Reading::default()).await;
         clients.push((client, receiver));
     }
-    let connections = emulator.connections();
+    let connections = emulator.status().open_connections;
     assert_eq!(connections.len(), 3);
-    assert_eq!(connections[0].1.as_deref(), Some("test"));
+    assert_eq!(connections[0].container_id.as_deref(), Some("test"));
     let faults = emulator.faults();
-    let by_number = faults.on_connection(connections[0].0);
+    let by_number = faults.on_connection(connections[0].id);
     by_number.close_connections("amqp:connection:forced", "by number");
     faults.on_partition("hub", "1").drop_connections();
     let (mut last, mut receiver) = clients.pop().unwrap();

@@ -22,6 +22,11 @@ pub(crate) struct Raw {
     to: usize,
 }
 
+/// A `close` without an error.
+pub(crate) fn close() -> Vec<u8> {
+    List::new(CLOSE).to_frame()
+}
+
 /// A frame's performative: its code, and what is behind the descriptor.
 pub(crate) type Frame<'a> = (u8, &'a [u8]);
 

@@ -22,7 +22,8 @@ pub enum CloseReason {
     /// Another processor took the partition. Checkpoints of this term are refused from now on.
     OwnershipLost,
     /// The partition starts again elsewhere, as [`seek`](PartitionContext::seek),
-    /// [`reset_to`](PartitionContext::reset_to) or a rewound checkpoint ask for.
+    /// [`reset_to`](PartitionContext::reset_to) or a rewound checkpoint ask for. Checkpoints of this term are refused
+    /// from now on.
     Restarted,
     /// The processor is stopping. Checkpoints are still accepted in `on_partition_close`.
     Shutdown,

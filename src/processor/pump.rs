@@ -132,8 +132,12 @@ impl Pump {
             let stopped = match end {
                 TermEnd::Closed(reason) => break (reason, None),
                 TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
-                TermEnd::Failed => self.pause(&mut backoff).await,
-                TermEnd::Nowhere => self.pause(&mut self.slow_backoff()).await,
+                TermEnd::Failed | TermEnd::Nowhere { is_replaced: true } => {
+                    self.pause(&mut backoff).await
+                }
+                TermEnd::Nowhere { is_replaced: false } => {
+                    self.pause(&mut self.slow_backoff()).await
+                }
                 TermEnd::Restarted { in_vain } => {
                     self.turn_off();
                     // Who asks again and again before the first event has to wait.

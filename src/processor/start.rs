@@ -179,10 +179,10 @@ impl Term<'_> {
         // A place that somebody asked for is not tried again: next is the checkpoint, and if that leads nowhere
         // either, the policy.
         if self.pump.detour.take().is_some() {
-            return TermEnd::Failed;
+            return TermEnd::Nowhere { is_replaced: true };
         }
         let Some(position) = self.options().invalid_position.position() else {
-            return TermEnd::Nowhere;
+            return TermEnd::Nowhere { is_replaced: false };
         };
         tracing::warn!(
             target: telemetry::PROCESSOR,
@@ -193,10 +193,10 @@ impl Term<'_> {
             position,
             is_reset: true,
         });
-        TermEnd::Failed
+        TermEnd::Nowhere { is_replaced: true }
     }
 
-    /// Notes where a replay goes on if the next term is one of this stay.
+    /// Notes where a replay goes on after a failure.
     pub(super) async fn remember_detour(&mut self) {
         let Some(detour) = &mut self.pump.detour else {
             return;

@@ -31,8 +31,10 @@ pub(super) enum TermEnd {
     Displaced(TransportError),
     /// The application failed: the partition starts again from its checkpoint.
     Failed,
-    /// There is nothing to start from, and nothing is to be put in its place.
-    Nowhere,
+    /// The place to start from is invalid. `is_replaced`: the next term starts elsewhere.
+    Nowhere {
+        is_replaced: bool,
+    },
     /// The partition starts again elsewhere. `in_vain`: before anything was delivered here.
     Restarted {
         in_vain: bool,
@@ -117,11 +119,13 @@ impl<'a> Term<'a> {
         let reason = match &end {
             TermEnd::Closed(reason) => *reason,
             TermEnd::Displaced(_) => CloseReason::OwnershipLost,
-            TermEnd::Failed | TermEnd::Nowhere => CloseReason::Failed,
+            TermEnd::Failed | TermEnd::Nowhere { .. } => CloseReason::Failed,
             TermEnd::Restarted { .. } => CloseReason::Restarted,
         };
         self.finish_writing(reason).await;
-        self.remember_detour().await;
+        if matches!(end, TermEnd::Failed) {
+            self.remember_detour().await;
+        }
         if reason != CloseReason::Shutdown {
             self.context.checkpointer().end();
         }

@@ -6,7 +6,7 @@ use super::support::{FlakyStore, Recorder, Seen, builder, delivered, scope, stor
 use crate::checkpoint::{CheckpointStore as _, WriteCondition, WriteOutcome};
 use crate::error::{CheckpointError, StoreErrorKind};
 use crate::model::{Checkpoint, EventParts, ReceivedEvent};
-use crate::processor::{CloseReason, PartitionContext};
+use crate::processor::{CheckpointRegression, CloseReason, PartitionContext};
 use crate::transport::fake::FakeEventHub;
 
 fn event(sequence_number: i64) -> ReceivedEvent {
@@ -167,6 +167,31 @@ async fn a_checkpoint_that_was_moved_back_is_written_again_and_counted() {
         1,
         "8 is no step back"
     );
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_adopts_a_rewound_checkpoint_writes_no_other() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    for _ in 0..10 {
+        hub.send("0", "a");
+    }
+    let recorder = Recorder::without_checkpoints();
+    let handle = builder(&hub, &store, "me")
+        .with_checkpoint_regression(CheckpointRegression::Adopt)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    delivered(&recorder, "0", &(0..10).collect::<Vec<_>>()).await;
+    let context = recorder.contexts().pop().unwrap();
+    context.update_checkpoint(&event(5)).await.unwrap();
+    foreign_write(&store, 2).await;
+    // At once: the term has not had its turn to end.
+    let rewound = context.update_checkpoint(&event(6)).await.unwrap_err();
+    let expected = CheckpointError::MovedBack { from: 5, to: 2 };
+    assert_eq!(rewound.to_string(), expected.to_string());
+    assert!(context.update_checkpoint(&event(7)).await.is_err());
+    assert_eq!(stored(&store, "0").await, Some(2), "the rewind was undone");
     handle.shutdown().await.unwrap();
 }
 

@@ -1,13 +1,14 @@
 //! What a processor remembers from cycle to cycle, and when to look again.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use rand::{Rng, RngExt};
 
+use super::kin::promised_suspect_time;
 use super::plan::{Plan, Reason};
-use super::snapshot::BalanceRule;
-use crate::model::PartitionId;
+use super::snapshot::{BalanceRule, Snapshot};
+use crate::model::{OwnerId, PartitionId};
 
 /// Between two listings in a burst of claims: enough for simultaneous starters to see each other's first claims.
 const BURST: Duration = Duration::from_millis(50);
@@ -35,6 +36,10 @@ pub(crate) struct Memory {
     pub(super) deferrals: u32,
     /// Rounds in a row in which free partitions were left to others.
     pub(super) orphan_rounds: u32,
+    /// Owners of our kind, by partition, as last seen.
+    owners: BTreeMap<PartitionId, OwnerId>,
+    /// When we saw a partition go from one of our kind to another, by the store's clock.
+    moved: BTreeMap<PartitionId, SystemTime>,
     /// Races lost in a row.
     pub(super) retries: u32,
     /// Partitions whose record in our name once had a version that was not ours.
@@ -48,11 +53,42 @@ pub(crate) struct Memory {
 pub(crate) struct Outcome {
     /// Writes that somebody else's write came before.
     pub(crate) lost: usize,
-    /// Whether some partition waits for its former owner to finish.
-    pub(crate) is_waiting: bool,
 }
 
+/// How long after a change of owner the heir may still be told to begin.
+const MOVING: Duration = Duration::from_secs(60);
+
+/// How long after that the heir may not know yet: it looks four times a second, and ages are rounded to one.
+const TRANSIT: Duration = Duration::from_secs(2);
+
 impl Memory {
+    /// Notes which partitions pass from one of our kind to another.
+    pub(super) fn note_moves(&mut self, snapshot: &Snapshot) {
+        let owners: BTreeMap<_, _> = snapshot
+            .ownerships
+            .iter()
+            .filter_map(|(id, record)| Some((id.clone(), record.owner_id.clone()?)))
+            .filter(|(_, owner)| promised_suspect_time(owner).is_some())
+            .collect();
+        for (id, owner) in &owners {
+            let before = self.owners.get(id);
+            if before.is_some_and(|before| !before.is_same_as(owner)) {
+                self.moved.insert(id.clone(), snapshot.as_of);
+            }
+        }
+        self.moved.retain(|id, at| {
+            let since = snapshot.as_of.duration_since(*at).unwrap_or_default();
+            owners.contains_key(id) && since < MOVING
+        });
+        self.owners = owners;
+    }
+
+    /// Whether a partition is being passed on, and its heir may have been told so lately that it does not know yet.
+    pub(super) fn is_in_transit(&self, snapshot: &Snapshot, id: &PartitionId) -> bool {
+        let record = snapshot.ownerships.get(id);
+        self.moved.contains_key(id) && record.is_some_and(|record| snapshot.age(record) < TRANSIT)
+    }
+
     /// How long to wait before the next cycle.
     pub(crate) fn next_delay(
         &mut self,
@@ -76,10 +112,6 @@ impl Memory {
         }
         self.bursts = 0;
         self.retries = self.retries.min(1);
-        if outcome.is_waiting {
-            self.quiet = 0;
-            return (round / 4).mul_f64(rng.random_range(0.8..1.2));
-        }
         let is_quiet = plan.reason == Reason::Settled && outcome.lost == 0;
         self.quiet = if is_quiet {
             self.quiet.saturating_add(1)

@@ -16,12 +16,14 @@ mod steals;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waiting;
 
 pub(crate) use cadence::{Memory, Outcome};
 pub(crate) use kin::{kin_id, leaving_id, promised_suspect_time};
 pub(crate) use plan::{Claim, Plan, plan};
 pub(crate) use reconcile::reconcile;
 pub(crate) use snapshot::{BalanceRule, Snapshot, Standing};
+pub(crate) use waiting::Waiting;
 
 /// How many partitions a processor claims at a time while it owns fewer than its share.
 ///

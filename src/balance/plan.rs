@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::LoadBalancingStrategy;
 use super::cadence::Memory;
 use super::claims::by_preference;
+use super::kin::promised_suspect_time;
 use super::quota::Quota;
 use super::renewals::renewals;
 use super::snapshot::{BalanceRule, Snapshot, Standing};
 use super::steals::victims;
 use super::view::{Free, View};
-use crate::model::{PartitionId, WriteCondition};
+use crate::model::{OwnerId, PartitionId, WriteCondition};
 
 /// Rounds in a row in which a newcomer waits for others to show up before it steals more than one partition.
 const MAX_DEFERRALS: u32 = 6;
@@ -26,8 +27,8 @@ pub(crate) struct Claim {
     pub(crate) partition_id: PartitionId,
     /// The version seen in the snapshot: whoever writes in between wins.
     pub(crate) condition: WriteCondition,
-    /// Whether the owner before is leaving and will say when it has finished.
-    pub(crate) is_handed_over: bool,
+    /// The owner before, if it will say when it has finished: one of our kind, staying or leaving.
+    pub(crate) waits_for: Option<OwnerId>,
 }
 
 /// Why the next cycle comes when it comes.
@@ -75,6 +76,7 @@ pub(crate) fn plan(
     rule: &BalanceRule,
 ) -> Plan {
     let view = View::new(snapshot, standing, rule, memory);
+    memory.note_moves(snapshot);
     memory
         .surprises
         .retain(|id| view.mine.contains(id) || view.twins.contains(id));
@@ -122,14 +124,7 @@ pub(crate) fn plan(
             let mut others = view.others;
             // Who goes by our own name is an error to be reported, not somebody to fight with.
             others.remove(&standing.owner_id.as_str().to_ascii_lowercase());
-            let stolen = victims(
-                snapshot,
-                others,
-                &quota,
-                standing.owner_id,
-                wanted,
-                memory.retries > 0,
-            );
+            let stolen = victims(snapshot, standing, others, &quota, memory, wanted);
             plan.reason = if stolen.is_empty() && wanted > 0 {
                 // Nobody has more than we may take.
                 Reason::Settled
@@ -137,6 +132,9 @@ pub(crate) fn plan(
                 Reason::Unsettled
             };
             plan.steal = claims_of(snapshot, stolen);
+            for claim in &mut plan.steal {
+                claim.waits_for = kin_before(snapshot, standing, &claim.partition_id);
+            }
         } else if !view.free.is_empty() || has_changed {
             // Free ones that are not for us are for others, who have not taken them yet: look again soon.
             plan.reason = Reason::Unsettled;
@@ -171,8 +169,11 @@ fn claim_free(
         .take(missing.min(memory.chunk))
         .map(|free| Claim {
             condition: condition_of(snapshot, &free.partition_id),
+            waits_for: free
+                .is_handed_over
+                .then(|| kin_before(snapshot, standing, &free.partition_id))
+                .flatten(),
             partition_id: free.partition_id,
-            is_handed_over: free.is_handed_over,
         })
         .collect();
     let claimed = plan.claim.len();
@@ -218,9 +219,20 @@ fn claims_of(snapshot: &Snapshot, partitions: Vec<PartitionId>) -> Vec<Claim> {
         .map(|partition_id| Claim {
             condition: condition_of(snapshot, &partition_id),
             partition_id,
-            is_handed_over: false,
+            waits_for: None,
         })
         .collect()
+}
+
+/// The owner that will say when it has finished with a partition, if it is one of our kind. It says so only to its kind.
+fn kin_before(
+    snapshot: &Snapshot,
+    standing: &Standing<'_>,
+    partition_id: &PartitionId,
+) -> Option<OwnerId> {
+    promised_suspect_time(standing.owner_id)?;
+    let owner = snapshot.ownerships.get(partition_id)?.owner_id.as_ref()?;
+    promised_suspect_time(owner).map(|_| owner.clone())
 }
 
 fn condition_of(snapshot: &Snapshot, partition_id: &PartitionId) -> WriteCondition {

@@ -20,7 +20,7 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// How long ago a record was written, by the store's clock. One without a date, or from the store's future, is as
     /// young as can be.
-    pub(super) fn age(&self, ownership: &Ownership) -> Duration {
+    pub(crate) fn age(&self, ownership: &Ownership) -> Duration {
         ownership
             .last_modified
             .and_then(|modified| self.as_of.duration_since(modified).ok())
@@ -36,6 +36,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) held: &'a BTreeMap<PartitionId, ETag>,
     /// Owned, but the owner before still works on them.
     pub(crate) awaited: &'a BTreeSet<PartitionId>,
+    /// Claimed by others of our kind, but we have not finished with them yet.
+    pub(crate) handing_over: &'a BTreeSet<PartitionId>,
     /// Partitions where a write of ours may have taken effect unseen.
     pub(crate) doubtful: &'a BTreeSet<PartitionId>,
     /// For how long the store has worked again after it did not: nobody can be blamed for a longer silence. `None`: as

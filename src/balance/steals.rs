@@ -3,50 +3,68 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::cadence::Memory;
 use super::claims::preference;
 use super::quota::Quota;
-use super::snapshot::Snapshot;
-use crate::model::{OwnerId, PartitionId};
+use super::snapshot::{Snapshot, Standing};
+use crate::model::PartitionId;
 
 /// Partitions to take from others, at most `wanted`: always from the largest owner, and only while that makes the loads
 /// more even.
 ///
-/// `by_age`: take what was renewed last, which its owner will not write again for longest. A newcomer that always meets
-/// the owner's renewal would never get anything (azure-sdk-for-js#6945).
+/// After a lost race, what was renewed last, which its owner will not write again for longest. A newcomer that always
+/// meets the owner's renewal would never get anything (azure-sdk-for-js#6945).
+///
+/// Not what is just being passed on: taken from an heir that has not seen yet that it may begin, the partition would have
+/// nobody to pass it on again.
 pub(super) fn victims(
     snapshot: &Snapshot,
-    mut others: BTreeMap<String, Vec<PartitionId>>,
+    standing: &Standing<'_>,
+    others: BTreeMap<String, Vec<PartitionId>>,
     quota: &Quota,
-    me: &OwnerId,
+    memory: &Memory,
     wanted: usize,
-    by_age: bool,
 ) -> Vec<PartitionId> {
+    let me = standing.owner_id;
+    let by_age = memory.retries > 0;
     let age = |id: &PartitionId| {
         snapshot
             .ownerships
             .get(id)
             .map(|record| snapshot.age(record))
     };
-    for held in others.values_mut() {
-        // Taken from the end.
-        held.sort_by_cached_key(|id| {
-            (
-                by_age.then(|| Reverse(age(id))),
-                Reverse(preference(id.as_str(), me)),
-            )
-        });
-    }
+    let mut others: Vec<_> = others
+        .into_iter()
+        .map(|(name, mut held)| {
+            let load = held.len();
+            held.retain(|id| {
+                !standing.handing_over.contains(id) && !memory.is_in_transit(snapshot, id)
+            });
+            // Taken from the end.
+            held.sort_by_cached_key(|id| {
+                (
+                    by_age.then(|| Reverse(age(id))),
+                    Reverse(preference(id.as_str(), me)),
+                )
+            });
+            (load, preference(&name, me), held)
+        })
+        .collect();
     let mut stolen = Vec::new();
     while stolen.len() < wanted {
         // Of owners with equal loads everybody prefers another one.
         let largest = others
             .iter_mut()
-            .max_by_key(|(name, held)| (held.len(), preference(name, me)));
-        let Some((_, largest)) = largest else { break };
-        if largest.len() <= quota.spared(stolen.len()) {
+            .filter(|(_, _, held)| !held.is_empty())
+            .max_by_key(|(load, preference, _)| (*load, *preference));
+        let Some((load, _, held)) = largest else {
+            break;
+        };
+        if *load <= quota.spared(stolen.len()) {
             break;
         }
-        stolen.extend(largest.pop());
+        *load -= 1;
+        stolen.extend(held.pop());
     }
     stolen
 }

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 use super::fence::Fence;
+use super::handover::{Heir, hand_over};
 use super::pump::{Pump, PumpEnd, Shared};
 use super::report::Reporter;
 use super::signal::StopSignal;
 use super::stop::{StopReport, stop};
-use crate::balance::{self, Memory};
+use crate::balance::{self, Memory, Waiting};
 use crate::error::{
     ProcessingError, ProcessorError, StoreErrorKind, TransportError, TransportErrorKind,
 };
@@ -41,7 +42,13 @@ pub(super) struct Control {
     pub(super) owned: BTreeMap<PartitionId, ETag>,
     pub(super) fences: BTreeMap<PartitionId, Arc<Fence>>,
     /// Owned since then, but the owner before has not finished yet.
-    pub(super) awaited: BTreeMap<PartitionId, Instant>,
+    pub(super) awaited: BTreeMap<PartitionId, (Instant, Waiting)>,
+    /// Others of our kind that have claimed what we read; they wait for our handlers to finish.
+    pub(super) heirs: BTreeMap<PartitionId, Heir>,
+    /// Read by us, but somebody has written the record: the next listing tells who.
+    pub(super) contested: BTreeSet<PartitionId>,
+    /// Heirs being told, and links being closed after that.
+    pub(super) closing: JoinSet<()>,
     /// Partitions where a write of ours may have taken effect unseen.
     pub(super) doubtful: BTreeSet<PartitionId>,
     /// Whether a stop would go on reading until others have taken over.
@@ -51,6 +58,10 @@ pub(super) struct Control {
     pub(super) store: StoreHealth,
     pub(super) list_backoff: Backoff,
     pub(super) is_told_of_foreigners: bool,
+    /// When to plan again.
+    pub(super) next_plan: Instant,
+    /// When to look whether what we wait for has come.
+    pub(super) next_look: Instant,
     pub(super) reporter: Reporter,
     /// Partitions whose receiver was displaced before the records named another owner.
     held_off: BTreeMap<PartitionId, HeldOff>,
@@ -89,6 +100,9 @@ impl Control {
             owned: BTreeMap::new(),
             fences: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            heirs: BTreeMap::new(),
+            contested: BTreeSet::new(),
+            closing: JoinSet::new(),
             doubtful: BTreeSet::new(),
             lingers: Arc::default(),
             partitions: BTreeSet::new(),
@@ -96,6 +110,8 @@ impl Control {
             store: StoreHealth::default(),
             list_backoff: Backoff::new(interval / 8, interval),
             is_told_of_foreigners: false,
+            next_plan: Instant::now(),
+            next_look: Instant::now(),
             reporter,
             held_off: BTreeMap::new(),
             partitions_read: None,
@@ -126,27 +142,33 @@ impl Control {
     async fn run_cycles(&mut self) -> Result<(), ProcessorError> {
         self.check_configuration().await?;
         let notes = Arc::clone(&self.shared.notes);
-        let mut next_cycle = Instant::now();
+        self.next_plan = Instant::now();
         while !self.shutdown.is_cancelled() {
+            let next_cycle = if self.awaited.is_empty() {
+                self.next_plan
+            } else {
+                self.next_plan.min(self.next_look)
+            };
             tokio::select! {
                 // The stop first, then what may change what the next cycle does.
                 biased;
                 () = self.shutdown.cancelled() => {}
                 Some((partition_id, end)) = self.pumps.join_next() => {
                     self.pump_ended(partition_id, end);
-                    next_cycle = next_cycle.min(Instant::now() + SOON);
+                    self.next_plan = self.next_plan.min(Instant::now() + SOON);
                 }
                 () = notes.look_now.notified() => {
-                    next_cycle = next_cycle.min(Instant::now() + SOON);
+                    self.next_plan = self.next_plan.min(Instant::now() + SOON);
                 }
+                Some(_) = self.closing.join_next() => {}
                 Some(read) = self.reading_partitions.join_next() => {
                     if self.partitions_read(read) {
-                        next_cycle = Instant::now();
+                        self.next_plan = Instant::now();
                     }
                 }
                 () = tokio::time::sleep_until(next_cycle) => {
                     self.read_partitions_if_due();
-                    next_cycle = Instant::now() + self.cycle().await;
+                    self.cycle().await;
                 }
             }
         }
@@ -232,7 +254,11 @@ impl Control {
 
     /// Starts and stops pumps so that they match what we own.
     pub(super) fn reconcile(&mut self) {
-        self.fences.retain(|id, _| self.owned.contains_key(id));
+        let Self {
+            owned, contested, ..
+        } = self;
+        self.fences
+            .retain(|id, _| owned.contains_key(id) || contested.contains(id));
         self.awaited.retain(|id, _| self.owned.contains_key(id));
         let to_read = self
             .owned
@@ -240,6 +266,9 @@ impl Control {
             .filter(|id| !self.awaited.contains_key(*id));
         let changes = balance::reconcile(self.pumps.keys(), to_read);
         for partition_id in changes.stop {
+            if self.heirs.contains_key(&partition_id) || self.contested.contains(&partition_id) {
+                continue;
+            }
             if let Some(signal) = self.signals.get(&partition_id) {
                 signal.lose();
             }
@@ -270,6 +299,12 @@ impl Control {
 
     fn pump_ended(&mut self, partition_id: PartitionId, end: Result<PumpEnd, JoinError>) {
         self.signals.remove(&partition_id);
+        if let Some(heir) = self.heirs.remove(&partition_id) {
+            let shared = Arc::clone(&self.shared);
+            self.closing
+                .spawn(hand_over(shared, partition_id, heir, end.ok()));
+            return;
+        }
         match end {
             Ok(PumpEnd {
                 displaced: Some(error),

@@ -10,11 +10,15 @@ use tokio::time::Instant;
 
 use super::control::{Control, until};
 use super::fence::{Fence, Sent};
+use super::handover::{Heir, hand_over, is_waiting};
 use super::pump::Shared;
-use crate::balance::{self, BalanceRule, Claim, Outcome, Plan, Snapshot, Standing, leaving_id};
+use crate::balance::{
+    self, BalanceRule, Claim, Outcome, Plan, Snapshot, Standing, Waiting, leaving_id,
+    promised_suspect_time,
+};
 use crate::checkpoint::{OwnershipListing, WriteOutcome};
 use crate::error::{ProcessingError, StoreError};
-use crate::model::ETag;
+use crate::model::{ETag, PartitionId};
 use crate::telemetry;
 
 /// Ownership writes under way at once: enough that 1024 renewals fit into a cycle, few enough for any storage account.
@@ -23,9 +27,11 @@ pub(super) const MAX_CONCURRENT_WRITES: usize = 32;
 /// How long a cycle may go on once the processor stops. What it leaves open is found by a listing at the end.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 impl Control {
-    /// One cycle. Returns how long to wait before the next.
-    pub(super) async fn cycle(&mut self) -> Duration {
+    /// One cycle, or a look at what we wait for. Notes when the next is due.
+    pub(super) async fn cycle(&mut self) {
         let begun = Instant::now();
         let listing = self.shared.store.list_ownership(&self.shared.scope);
         let listing = match until(&self.shutdown, listing).await {
@@ -38,21 +44,30 @@ impl Control {
                     list_backoff,
                     ..
                 } = self;
-                return shared.draw(|rng| list_backoff.next_delay(rng));
+                let delay = shared.draw(|rng| list_backoff.next_delay(rng));
+                self.next_plan = Instant::now() + delay;
+                self.next_look = self.next_plan;
+                return;
             }
-            None => return Duration::ZERO,
+            None => return,
         };
         self.list_backoff.reset();
         self.judge_store();
         let snapshot = self.snapshot(listing);
         self.settle_awaited(&snapshot);
-        let plan = self.plan(&snapshot);
-        let outcome = self.act(&plan).await;
-        self.reconcile();
-        self.warn_if_slow(begun.elapsed());
+        self.make_way(&snapshot);
+        let is_contested = !std::mem::take(&mut self.contested).is_empty();
         let rule = self.rule();
-        let Self { shared, memory, .. } = self;
-        shared.draw(|rng| memory.next_delay(&plan, outcome, &rule, rng))
+        if is_contested || begun >= self.next_plan {
+            let plan = self.plan(&snapshot);
+            let outcome = self.act(&plan).await;
+            self.warn_if_slow(begun.elapsed());
+            let Self { shared, memory, .. } = self;
+            let delay = shared.draw(|rng| memory.next_delay(&plan, outcome, &rule, rng));
+            self.next_plan = Instant::now() + delay;
+        }
+        self.reconcile();
+        self.next_look = Instant::now() + look_every(rule.interval);
     }
 
     fn rule(&self) -> BalanceRule {
@@ -99,11 +114,12 @@ impl Control {
         }
     }
 
-    /// Partitions that were handed over to us are ours to read once the owner before has written our name again.
+    /// Partitions that others of our kind are to hand over are ours to read once they have written our name again.
     fn settle_awaited(&mut self, snapshot: &Snapshot) {
-        let patience = self.shared.options.suspect_time();
+        let suspect_time = self.shared.options.suspect_time();
+        let store_up_for = self.store.up_since.map(|since| since.elapsed());
         let owned = &mut self.owned;
-        self.awaited.retain(|partition_id, since| {
+        self.awaited.retain(|partition_id, (since, waiting)| {
             let record = snapshot.ownerships.get(partition_id);
             let (Some(record), Some(version)) = (record, owned.get_mut(partition_id)) else {
                 return false;
@@ -116,17 +132,52 @@ impl Control {
                 *version = record.etag.clone();
                 return false;
             }
-            since.elapsed() < patience
+            !waiting.is_over(snapshot, since.elapsed(), suspect_time, store_up_for)
         });
+    }
+
+    /// Lets the handler finish with what others of our kind have claimed. They wait for that, so it is no loss.
+    fn make_way(&mut self, snapshot: &Snapshot) {
+        let Some(promise) = promised_suspect_time(&self.shared.owner_id) else {
+            return;
+        };
+        for (partition_id, record) in &snapshot.ownerships {
+            let Some(owner_id) = &record.owner_id else {
+                continue;
+            };
+            if !is_waiting(&self.shared, owner_id) {
+                continue;
+            }
+            let heir = Heir {
+                owner_id: owner_id.clone(),
+                etag: record.etag.clone(),
+                waits_until: Instant::now() + promise.saturating_sub(snapshot.age(record)),
+            };
+            if let Some(signal) = self.signals.get(partition_id) {
+                if signal.reason().is_none() {
+                    signal.finish();
+                    self.heirs.insert(partition_id.clone(), heir);
+                }
+            } else if !self.awaited.contains_key(partition_id)
+                && (self.owned.contains_key(partition_id) || self.contested.contains(partition_id))
+            {
+                // Ours, but nobody reads it.
+                let shared = Arc::clone(&self.shared);
+                self.closing
+                    .spawn(hand_over(shared, partition_id.clone(), heir, None));
+            }
+        }
     }
 
     fn plan(&mut self, snapshot: &Snapshot) -> Plan {
         let rule = self.rule();
         let awaited: BTreeSet<_> = self.awaited.keys().cloned().collect();
+        let handing_over: BTreeSet<_> = self.heirs.keys().cloned().collect();
         let standing = Standing {
             owner_id: &self.shared.owner_id,
             held: &self.owned,
             awaited: &awaited,
+            handing_over: &handing_over,
             doubtful: &self.doubtful,
             store_up_for: self.store.up_since.map(|since| since.elapsed()),
         };
@@ -220,6 +271,7 @@ impl Control {
                     // What we lost to may be a write of our own; the next listing tells.
                     if !self.doubtful.contains(&claim.partition_id) {
                         self.owned.remove(&claim.partition_id);
+                        self.contest(claim.partition_id);
                     }
                 }
                 Ok(WriteOutcome::Unknown(error)) => {
@@ -236,14 +288,24 @@ impl Control {
         if answered > 0 || failed == 0 {
             self.store.proven = Some(Instant::now());
         }
-        outcome.is_waiting = !self.awaited.is_empty();
         outcome
+    }
+
+    /// Somebody has written a record of ours. One of our kind waits until we have made way; anybody else displaces our
+    /// receiver. Either way the link is the only proof now.
+    fn contest(&mut self, partition_id: PartitionId) {
+        if let Some(fence) = self.fences.get(&partition_id)
+            && !self.awaited.contains_key(&partition_id)
+        {
+            fence.record_is_lost();
+            self.contested.insert(partition_id);
+        }
     }
 
     fn written(&mut self, claim: Claim, etag: ETag, sent: Sent) {
         let Claim {
             partition_id,
-            is_handed_over,
+            waits_for,
             ..
         } = claim;
         let options = &self.shared.options;
@@ -264,8 +326,9 @@ impl Control {
                 "partition claimed"
             );
         }
-        if is_handed_over {
-            self.awaited.insert(partition_id, Instant::now());
+        if let Some(from) = waits_for {
+            self.awaited
+                .insert(partition_id, (Instant::now(), Waiting::new(from)));
         }
     }
 
@@ -280,6 +343,11 @@ impl Control {
             );
         }
     }
+}
+
+/// How often to look for what others of our kind write for us, at most: a quarter of the quick pace of cycles.
+pub(super) fn look_every(interval: Duration) -> Duration {
+    LOOK_EVERY.min(interval / 8)
 }
 
 /// Writes our name, unless it is too late for that.

@@ -63,6 +63,10 @@ impl Lease {
         }
     }
 
+    fn revoke(&self) {
+        *self.lock() = None;
+    }
+
     fn holds(&self) -> bool {
         let confirmed = *self.lock();
         confirmed.is_some_and(|sent| sent.age() < self.span)
@@ -109,6 +113,11 @@ impl Fence {
     pub(super) fn confirm(&self, sent: Sent) {
         self.owner.confirm(sent);
         self.record.confirm(sent);
+    }
+
+    /// Somebody else has written the record: from now on only the link proves anything.
+    pub(super) fn record_is_lost(&self) {
+        self.record.revoke();
     }
 
     /// Notes that the receiver is attached, and how long ago it showed life if it knows.

@@ -7,6 +7,7 @@ mod control;
 mod cycle;
 mod fence;
 mod handler;
+mod handover;
 mod linger;
 mod options;
 mod policies;

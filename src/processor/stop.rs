@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::Control;
-use super::linger::{confirm_unseen, linger};
+use super::handover::{hand_over, tell_all, tell_unseen, withdraw};
+use super::linger::linger;
 use super::pump::{PumpEnd, Shared};
 use crate::balance::leaving_id;
 use crate::checkpoint::{WriteCondition, WriteOutcome};
@@ -33,19 +34,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) async fn stop(mut control: Control) -> StopReport {
     let begun = Instant::now();
     let deadline = begun + control.shared.options.shutdown_timeout;
-    let mut closing = JoinSet::new();
-    let is_marked = control.lingers.load(Ordering::Relaxed);
-    if is_marked {
+    let mut closing = std::mem::take(&mut control.closing);
+    // What we wait for is being read by the owner before, which goes on.
+    for (partition_id, (_, waiting)) in std::mem::take(&mut control.awaited) {
+        if let Some(etag) = control.owned.remove(&partition_id) {
+            let shared = Arc::clone(&control.shared);
+            closing.spawn(withdraw(shared, partition_id, etag, waiting.from));
+        }
+    }
+    if control.lingers.load(Ordering::Relaxed) {
         let options = &control.shared.options;
         let end = begun + options.linger.min(options.shutdown_timeout / 2);
         linger(&mut control, &mut closing, end).await;
     }
     control.pumps_stop.cancel();
+    let kept: BTreeSet<_> = control.owned.keys().cloned().collect();
     while let Ok(Some((partition_id, end))) = timeout_at(deadline, control.pumps.join_next()).await
     {
-        let etag = control.owned.remove(&partition_id);
-        let shared = Arc::clone(&control.shared);
-        closing.spawn(give_back(shared, partition_id, etag, end.ok(), is_marked));
+        settle(&mut control, &mut closing, partition_id, end.ok());
     }
 
     let cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
@@ -60,14 +66,27 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
         let aborted = async { while control.pumps.join_next().await.is_some() {} };
         let _ = timeout(CLOSE_TIMEOUT / 2, aborted).await;
     }
+    // Their handlers are cut, too: nobody is to wait for them.
+    for (partition_id, heir) in std::mem::take(&mut control.heirs) {
+        control.owned.remove(&partition_id);
+        closing.spawn(hand_over(
+            Arc::clone(&control.shared),
+            partition_id,
+            heir,
+            None,
+        ));
+    }
     // Owned without a pump: held off, just claimed or cut.
     for (partition_id, etag) in std::mem::take(&mut control.owned) {
         let shared = Arc::clone(&control.shared);
-        closing.spawn(give_back(shared, partition_id, Some(etag), None, is_marked));
+        closing.spawn(give_back(shared, partition_id, Some(etag), None));
     }
     let closed = async {
         while closing.join_next().await.is_some() {}
-        if !control.doubtful.is_empty() && !control.shared.options.keep_ownership_on_stop {
+        if control.shared.options.keep_ownership_on_stop {
+            // Whoever claimed one since we looked waits for us.
+            tell_all(&control.shared, &kept).await;
+        } else if !control.doubtful.is_empty() {
             give_back_listed(&control.shared).await;
         }
     };
@@ -82,21 +101,41 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     StopReport { cut_partitions }
 }
 
-pub(super) async fn give_back(
+/// A pump has ended: its heir is told to begin, or the partition is given back.
+pub(super) fn settle(
+    control: &mut Control,
+    closing: &mut JoinSet<()>,
+    partition_id: PartitionId,
+    end: Option<PumpEnd>,
+) {
+    let etag = control.owned.remove(&partition_id);
+    let shared = Arc::clone(&control.shared);
+    match control.heirs.remove(&partition_id) {
+        Some(heir) => {
+            // It may have withdrawn its claim, and the record is in our name again.
+            control.doubtful.insert(partition_id.clone());
+            closing.spawn(hand_over(shared, partition_id, heir, end));
+        }
+        None => {
+            closing.spawn(give_back(shared, partition_id, etag, end));
+        }
+    }
+}
+
+async fn give_back(
     shared: Arc<Shared>,
     partition_id: PartitionId,
     etag: Option<ETag>,
     end: Option<PumpEnd>,
-    is_marked: bool,
 ) {
-    if let Some(etag) = etag
-        && !shared.options.keep_ownership_on_stop
-    {
-        let is_lost = relinquish(&shared, &partition_id, etag).await;
-        // Claimed since the last look: who did that waits for us.
-        if is_lost && is_marked {
-            confirm_unseen(&shared, &partition_id).await;
-        }
+    let is_taken = match etag {
+        Some(_) if shared.options.keep_ownership_on_stop => false,
+        Some(etag) => relinquish(&shared, &partition_id, etag).await,
+        None => end.as_ref().is_some_and(|end| end.receiver.is_some()),
+    };
+    // Claimed since the last look: who did that waits for us.
+    if is_taken {
+        tell_unseen(&shared, &partition_id).await;
     }
     if let Some(receiver) = end.and_then(|end| end.receiver) {
         receiver.close().await;

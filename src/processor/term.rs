@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::PartitionContext;
@@ -45,6 +46,9 @@ pub(super) enum TermEnd {
 /// or a loss is seen soon.
 const MAX_TAKEN: usize = 128;
 
+/// How often the link is asked for news between two events: who was displaced hands out nothing it took before.
+const HEAR_EVERY: Duration = Duration::from_millis(100);
+
 /// While the lease does not hold, the link is asked for news this often and this long before the handler is called.
 const LISTEN_EVERY: Duration = Duration::from_secs(5);
 const LISTEN_FOR: Duration = Duration::from_millis(50);
@@ -59,6 +63,8 @@ pub(super) struct Term<'a> {
     writer: Option<Writer>,
     /// The last event handed to the application.
     delivered: Option<Place>,
+    /// When the link last brought news, or was asked for them.
+    heard: Instant,
     /// When the link was last asked for news because the lease did not hold.
     listened: Option<Instant>,
 }
@@ -87,6 +93,7 @@ impl<'a> Term<'a> {
             context,
             writer,
             delivered: None,
+            heard: Instant::now(),
             listened: None,
         }
     }
@@ -235,11 +242,13 @@ impl<'a> Term<'a> {
                     return Ok(TermEnd::Failed);
                 }
             }
+            self.heard = Instant::now();
             let mut events = VecDeque::from(events);
             while !events.is_empty()
                 && self.pump.signal.reason().is_none()
                 && !self.pump.restarts.slot().is_asked()
             {
+                self.hear(receiver, &mut events)?;
                 if !self.prove(receiver, &mut events).await? {
                     break;
                 }
@@ -261,6 +270,22 @@ impl<'a> Term<'a> {
                 }
             }
         }
+    }
+
+    /// Asks the link for news that are here already. Who was displaced learns it here and not after all that was taken.
+    fn hear(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<(), TransportError> {
+        if self.heard.elapsed() < HEAR_EVERY || events.len() > MAX_TAKEN {
+            return Ok(());
+        }
+        self.heard = Instant::now();
+        if let Some(news) = receiver.receive(MAX_TAKEN).now_or_never() {
+            events.extend(news?);
+        }
+        Ok(())
     }
 
     /// Waits until the partition is known to be ours. `false`: told to stop instead.

@@ -110,10 +110,7 @@ fn who_lost_a_race_looks_again_at_once_and_takes_what_was_renewed_last() {
     let snapshot = group(9, &records);
     let mut me = Member::new("me");
     let plan = me.plan(&snapshot);
-    let lost = Outcome {
-        lost: 1,
-        is_waiting: false,
-    };
+    let lost = Outcome { lost: 1 };
     let mut rng = StdRng::seed_from_u64(1);
     for _ in 0..3 {
         let delay = me.memory.next_delay(&plan, lost, &me.rule, &mut rng);
@@ -174,7 +171,10 @@ fn a_partition_left_by_our_kind_is_claimed_and_waited_for() {
     let mut me = Member::settled("me", &group);
     let plan = me.plan(&group);
     assert_eq!(partitions(&plan.claim), BTreeSet::from(["0"]));
-    assert!(plan.claim[0].is_handed_over);
+    assert!(
+        plan.claim[0].waits_for.is_none(),
+        "without a promise nobody tells us"
+    );
     assert!(!plan.has_kin, "who leaves takes nothing over");
 
     // While it is waited for it is ours, but not renewed: its version is the sign.

@@ -64,6 +64,7 @@ pub(super) struct Member {
     pub(super) memory: Memory,
     pub(super) held: BTreeMap<PartitionId, ETag>,
     pub(super) awaited: BTreeSet<PartitionId>,
+    pub(super) handing_over: BTreeSet<PartitionId>,
     pub(super) doubtful: BTreeSet<PartitionId>,
     pub(super) store_up_for: Option<Duration>,
 }
@@ -80,6 +81,7 @@ impl Member {
             memory: Memory::default(),
             held: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            handing_over: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             store_up_for: None,
         }
@@ -108,6 +110,7 @@ impl Member {
             owner_id: &self.owner_id,
             held: &self.held,
             awaited: &self.awaited,
+            handing_over: &self.handing_over,
             doubtful: &self.doubtful,
             store_up_for: self.store_up_for,
         };
@@ -149,10 +152,7 @@ impl Cluster {
                 }
             }
         }
-        let outcome = Outcome {
-            lost,
-            is_waiting: false,
-        };
+        let outcome = Outcome { lost };
         let mut rng = StdRng::seed_from_u64(seed);
         member
             .memory

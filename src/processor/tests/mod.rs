@@ -4,6 +4,7 @@ mod balancing;
 mod checkpoints;
 mod figures;
 mod handing_over;
+mod joining;
 mod policies;
 mod proofs;
 mod restarts;

@@ -15,7 +15,9 @@ use crate::checkpoint::{
     WriteOutcome,
 };
 use crate::error::{ProcessingError, StoreError, StoreErrorKind};
-use crate::model::{Checkpoint, EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent};
+use crate::model::{
+    Checkpoint, ETag, EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent,
+};
 use crate::processor::{
     CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
     PartitionContext,
@@ -108,17 +110,6 @@ impl Recorder {
     /// The longest time between two deliveries of one partition.
     pub(super) fn longest_pause(&self) -> Duration {
         *self.shared.longest_pause.lock().unwrap()
-    }
-
-    /// Drops deliveries that came before, from those seen since `start`.
-    pub(super) fn forget_repetitions_since(&self, start: usize) {
-        let mut seen = self.shared.seen.lock().unwrap();
-        let new = seen.split_off(start);
-        for one in new {
-            if !matches!(one, Seen::Event(..)) || !seen.contains(&one) {
-                seen.push(one);
-            }
-        }
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -270,6 +261,7 @@ struct Faults {
     give_back_delay: Mutex<Duration>,
     /// The partition whose checkpoint cannot be read.
     malformed: Mutex<Option<PartitionId>>,
+    intruder: Mutex<Option<OwnerId>>,
 }
 
 impl FlakyStore {
@@ -278,6 +270,37 @@ impl FlakyStore {
             inner: InMemoryCheckpointStore::new(),
             faults: Arc::default(),
         }
+    }
+
+    /// The same records by another way, which fails for itself.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            faults: Arc::default(),
+        }
+    }
+
+    /// Has somebody write his name into the record that is claimed or renewed next, just before that.
+    pub(super) fn intrude(&self, owner_id: &str) {
+        *self.faults.intruder.lock().unwrap() = Some(owner_id.into());
+    }
+
+    /// Writes a name into a record, whoever had it.
+    pub(super) async fn put(&self, partition_id: &PartitionId, owner_id: &OwnerId) -> ETag {
+        let listing = self.inner.list_ownership(&scope()).await.unwrap();
+        let mut records = listing.ownerships.into_iter();
+        let record = records.find(|record| record.partition_id == *partition_id);
+        let condition = record.map_or(WriteCondition::Absent, |record| {
+            WriteCondition::Matches(record.etag)
+        });
+        let outcome = self
+            .inner
+            .claim_ownership(&scope(), partition_id, Some(owner_id), &condition)
+            .await;
+        let Ok(WriteOutcome::Written(written)) = outcome else {
+            panic!("{outcome:?}");
+        };
+        written.etag
     }
 
     /// A store whose clock is off by so many days.
@@ -392,6 +415,10 @@ impl CheckpointStore for FlakyStore {
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
         self.check()?;
+        let intruder = owner_id.and_then(|_| self.faults.intruder.lock().unwrap().take());
+        if let Some(intruder) = intruder {
+            self.put(partition_id, &intruder).await;
+        }
         if owner_id.is_none() {
             let delay = *self.faults.give_back_delay.lock().unwrap();
             tokio::time::sleep(delay).await;

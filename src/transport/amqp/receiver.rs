@@ -263,6 +263,10 @@ impl PartitionReceiver for AmqpReceiver {
             };
             match next {
                 Ok(event) => events.push(event),
+                // Somebody else reads the partition: what came before is theirs, too.
+                Err(failure) if failure.error.is_ownership_lost() => {
+                    return Err(self.fail(failure));
+                }
                 // What came before it is good; the caller learns of the failure next time.
                 Err(failure) => {
                     self.failed = Some(self.fail(failure));

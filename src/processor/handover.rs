@@ -1,0 +1,147 @@
+//! Passing a partition on to another processor of our kind, which has claimed it and waits.
+//!
+//! Whoever claims a partition from one of our kind writes its name into the record, but does not read yet. The owner
+//! before sees that, lets the handler finish, writes the last checkpoint, and writes the *heir's* name once more: the
+//! record's new version tells the heir to begin. If that never comes, the heir begins after the time it would have
+//! granted a silent owner anyway ([`Waiting`](crate::balance::Waiting)).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::pump::{PumpEnd, Shared};
+use crate::balance::promised_suspect_time;
+use crate::checkpoint::{WriteCondition, WriteOutcome};
+use crate::model::{ETag, OwnerId, PartitionId};
+use crate::telemetry;
+
+/// How often an heir's name is written before it has to find out by itself.
+const TRIES: usize = 3;
+
+/// Who claimed a partition of ours, at which version.
+#[derive(Clone, Debug)]
+pub(super) struct Heir {
+    pub(super) owner_id: OwnerId,
+    pub(super) etag: ETag,
+    /// When it may begin untold.
+    pub(super) waits_until: Instant,
+}
+
+/// Tells the heir to begin. The link is closed after that, so that nobody gets in between.
+pub(super) async fn hand_over(
+    shared: Arc<Shared>,
+    partition_id: PartitionId,
+    heir: Heir,
+    pump: Option<PumpEnd>,
+) {
+    tell(&shared, &partition_id, Some(heir)).await;
+    if let Some(receiver) = pump.and_then(|pump| pump.receiver) {
+        receiver.close().await;
+    }
+}
+
+/// Tells whoever claimed the partition unseen to begin.
+pub(super) async fn tell_unseen(shared: &Shared, partition_id: &PartitionId) {
+    tell(shared, partition_id, None).await;
+}
+
+/// The same for all of these.
+pub(super) async fn tell_all(shared: &Shared, partition_ids: &BTreeSet<PartitionId>) {
+    let Ok(listing) = shared.store.list_ownership(&shared.scope).await else {
+        return;
+    };
+    for record in listing.ownerships {
+        if let Some(owner_id) = record.owner_id
+            && partition_ids.contains(&record.partition_id)
+            && is_waiting(shared, &owner_id)
+        {
+            write(shared, &record.partition_id, Some(&owner_id), record.etag).await;
+        }
+    }
+}
+
+/// Gives a claim back to the owner before us, which has not told us to begin: it goes on as if nothing had been.
+pub(super) async fn withdraw(
+    shared: Arc<Shared>,
+    partition_id: PartitionId,
+    etag: ETag,
+    from: OwnerId,
+) {
+    let outcome = write(&shared, &partition_id, Some(&from), etag).await;
+    if matches!(outcome, Some(WriteOutcome::Lost))
+        && let Some((owner_id, etag)) = holder(&shared, &partition_id).await
+        && owner_id.is_same_as(&shared.owner_id)
+    {
+        // It has told us since: nobody reads.
+        write(&shared, &partition_id, None, etag).await;
+    }
+}
+
+async fn tell(shared: &Shared, partition_id: &PartitionId, heir: Option<Heir>) {
+    let mut known = heir
+        .as_ref()
+        .map(|heir| (heir.owner_id.clone(), heir.etag.clone()));
+    for _ in 0..TRIES {
+        let current = match known.take() {
+            Some(known) => Some(known),
+            None => holder(shared, partition_id).await,
+        };
+        let Some((owner_id, etag)) = current else {
+            return;
+        };
+        // Somebody who took it from our heir waits for us, unless the heir may have begun: then for the heir.
+        let is_ours_to_tell = heir
+            .as_ref()
+            .is_none_or(|heir| heir.owner_id == owner_id || Instant::now() < heir.waits_until);
+        if !is_ours_to_tell || !is_waiting(shared, &owner_id) {
+            return;
+        }
+        let outcome = write(shared, partition_id, Some(&owner_id), etag).await;
+        if !matches!(outcome, Some(WriteOutcome::Lost)) {
+            return;
+        }
+    }
+}
+
+/// Whether whoever wrote this name into a record of ours waits for us.
+///
+/// INTEROP: other SDKs wait for nobody, and some renew at the version they wrote: it must not change.
+pub(super) fn is_waiting(shared: &Shared, owner_id: &OwnerId) -> bool {
+    !owner_id.is_same_as(&shared.owner_id)
+        && promised_suspect_time(owner_id).is_some_and(|promise| !promise.is_zero())
+}
+
+/// `None`: the store failed. The heir finds out by itself, what is ours expires.
+async fn write(
+    shared: &Shared,
+    partition_id: &PartitionId,
+    owner_id: Option<&OwnerId>,
+    etag: ETag,
+) -> Option<WriteOutcome> {
+    let condition = WriteCondition::Matches(etag);
+    let outcome = shared
+        .store
+        .claim_ownership(&shared.scope, partition_id, owner_id, &condition)
+        .await;
+    match outcome {
+        Ok(WriteOutcome::Unknown(error)) | Err(error) => {
+            tracing::warn!(
+                target: telemetry::LOAD_BALANCER,
+                %partition_id, error = %telemetry::chain(&error),
+                "a partition was not handed over in time; it is taken over later"
+            );
+            None
+        }
+        Ok(outcome) => Some(outcome),
+    }
+}
+
+async fn holder(shared: &Shared, partition_id: &PartitionId) -> Option<(OwnerId, ETag)> {
+    let listing = shared.store.list_ownership(&shared.scope).await.ok()?;
+    let record = listing
+        .ownerships
+        .into_iter()
+        .find(|record| record.partition_id == *partition_id)?;
+    Some((record.owner_id?, record.etag))
+}

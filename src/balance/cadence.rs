@@ -36,14 +36,16 @@ pub(crate) struct Memory {
     pub(super) deferrals: u32,
     /// Rounds in a row in which free partitions were left to others.
     pub(super) orphan_rounds: u32,
+    /// Whether this is the first plan.
+    is_new: bool,
     /// Owners of our kind, by partition, as last seen.
     owners: BTreeMap<PartitionId, OwnerId>,
     /// When we saw a partition go from one of our kind to another, by the store's clock.
     moved: BTreeMap<PartitionId, SystemTime>,
     /// Races lost in a row.
     pub(super) retries: u32,
-    /// Partitions whose record in our name once had a version that was not ours.
-    pub(super) surprises: BTreeSet<PartitionId>,
+    /// Partitions whose record in our name had a version that was not ours, and when, by the store's clock.
+    pub(super) surprises: BTreeMap<PartitionId, SystemTime>,
     bursts: u32,
     quiet: u32,
 }
@@ -64,6 +66,7 @@ const TRANSIT: Duration = Duration::from_secs(2);
 impl Memory {
     /// Notes which partitions pass from one of our kind to another.
     pub(super) fn note_moves(&mut self, snapshot: &Snapshot) {
+        self.is_new = self.members.is_none();
         let owners: BTreeMap<_, _> = snapshot
             .ownerships
             .iter()
@@ -81,6 +84,12 @@ impl Memory {
             owners.contains_key(id) && since < MOVING
         });
         self.owners = owners;
+    }
+
+    /// The same for one that does not know what went on before it came: whether that is possible at all.
+    pub(super) fn may_be_in_transit(&self, snapshot: &Snapshot, id: &PartitionId) -> bool {
+        let record = snapshot.ownerships.get(id);
+        self.is_new && record.is_some_and(|record| snapshot.age(record) < TRANSIT)
     }
 
     /// Whether a partition is being passed on, and its heir may have been told so lately that it does not know yet.

@@ -77,10 +77,14 @@ pub(crate) fn plan(
 ) -> Plan {
     let view = View::new(snapshot, standing, rule, memory);
     memory.note_moves(snapshot);
+    memory.surprises.retain(|id, at| {
+        let since = snapshot.as_of.duration_since(*at).unwrap_or_default();
+        view.twins.contains(id) || (view.mine.contains(id) && since < rule.ownership_expiration)
+    });
+    let surprises = view.surprises.iter().cloned();
     memory
         .surprises
-        .retain(|id| view.mine.contains(id) || view.twins.contains(id));
-    memory.surprises.extend(view.surprises.iter().cloned());
+        .extend(surprises.map(|id| (id, snapshot.as_of)));
     let members: BTreeSet<String> = view.others.keys().cloned().collect();
     let has_changed = memory.members.replace(members.clone()) != Some(members);
 

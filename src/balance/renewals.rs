@@ -22,8 +22,9 @@ pub(super) fn renewals(
 
     let mut by_age: Vec<(Duration, &PartitionId)> = mine
         .iter()
-        .filter(|id| !standing.awaited.contains(*id))
         .filter_map(|id| Some((snapshot.age(snapshot.ownerships.get(id)?), id)))
+        // What we wait for is written again only to show that we live: a write of ours may come before the word.
+        .filter(|(age, id)| !standing.awaited.contains(*id) || *age >= interval)
         .collect();
     by_age.sort_by(|(age, id), (other_age, other_id)| other_age.cmp(age).then(id.cmp(other_id)));
     let Some((youngest, _)) = by_age.last() else {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::cadence::Memory;
 use super::claims::preference;
+use super::kin::promised_suspect_time;
 use super::quota::Quota;
 use super::snapshot::{Snapshot, Standing};
 use crate::model::PartitionId;
@@ -14,6 +15,9 @@ use crate::model::PartitionId;
 ///
 /// After a lost race, what was renewed last, which its owner will not write again for longest. A newcomer that always
 /// meets the owner's renewal would never get anything (azure-sdk-for-js#6945).
+///
+/// Not the newest record of one of our kind, by which everybody sees that it is alive: without it an owner that has done
+/// nothing wrong would look dead until its next renewal.
 ///
 /// Not what is just being passed on: taken from an heir that has not seen yet that it may begin, the partition would have
 /// nobody to pass it on again.
@@ -37,12 +41,17 @@ pub(super) fn victims(
         .into_iter()
         .map(|(name, mut held)| {
             let load = held.len();
+            let is_kin = promised_suspect_time(&name.as_str().into()).is_some();
+            let sign_of_life = held.iter().min_by_key(|id| (age(id), *id)).cloned();
             held.retain(|id| {
-                !standing.handing_over.contains(id) && !memory.is_in_transit(snapshot, id)
+                !(is_kin && Some(id) == sign_of_life.as_ref())
+                    && !standing.handing_over.contains(id)
+                    && !memory.is_in_transit(snapshot, id)
             });
             // Taken from the end.
             held.sort_by_cached_key(|id| {
                 (
+                    Reverse(memory.may_be_in_transit(snapshot, id)),
                     by_age.then(|| Reverse(age(id))),
                     Reverse(preference(id.as_str(), me)),
                 )

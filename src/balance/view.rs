@@ -81,7 +81,7 @@ impl View {
                 }
                 continue;
             }
-            if is_me && !memory.surprises.contains(id) {
+            if is_me && !memory.surprises.contains_key(id) {
                 // Once is an operator who touched the record, or a former owner that handed it over late.
                 if is_partition {
                     view.surprises.push(id.clone());

@@ -58,13 +58,15 @@ pub(super) struct Control {
     pub(super) store: StoreHealth,
     pub(super) list_backoff: Backoff,
     pub(super) is_told_of_foreigners: bool,
+    /// When the last listing that succeeded was asked for.
+    pub(super) listed: Option<Instant>,
     /// When to plan again.
     pub(super) next_plan: Instant,
     /// When to look whether what we wait for has come.
     pub(super) next_look: Instant,
     pub(super) reporter: Reporter,
     /// Partitions whose receiver was displaced before the records named another owner.
-    held_off: BTreeMap<PartitionId, HeldOff>,
+    pub(super) held_off: BTreeMap<PartitionId, HeldOff>,
     partitions_read: Option<Instant>,
     reading_partitions: JoinSet<Result<EventHubProperties, TransportError>>,
 }
@@ -81,7 +83,7 @@ pub(super) struct StoreHealth {
 
 /// A partition not to be read for a while.
 #[derive(Debug)]
-struct HeldOff {
+pub(super) struct HeldOff {
     until: Instant,
     /// What displaced us; told once the records still say that the partition is ours.
     error: Option<TransportError>,
@@ -110,6 +112,7 @@ impl Control {
             store: StoreHealth::default(),
             list_backoff: Backoff::new(interval / 8, interval),
             is_told_of_foreigners: false,
+            listed: None,
             next_plan: Instant::now(),
             next_look: Instant::now(),
             reporter,

@@ -56,6 +56,7 @@ impl Control {
         let snapshot = self.snapshot(listing);
         self.settle_awaited(&snapshot);
         self.make_way(&snapshot);
+        self.listed = Some(begun);
         let is_contested = !std::mem::take(&mut self.contested).is_empty();
         let rule = self.rule();
         if is_contested || begun >= self.next_plan {
@@ -141,6 +142,13 @@ impl Control {
         let Some(promise) = promised_suspect_time(&self.shared.owner_id) else {
             return;
         };
+        // What we have not looked at for that long may have been claimed, and read, long ago.
+        if self
+            .listed
+            .is_none_or(|listed| listed.elapsed() > promise.mul_f64(0.9))
+        {
+            return;
+        }
         for (partition_id, record) in &snapshot.ownerships {
             let Some(owner_id) = &record.owner_id else {
                 continue;
@@ -269,7 +277,8 @@ impl Control {
                     answered += 1;
                     outcome.lost += 1;
                     // What we lost to may be a write of our own; the next listing tells.
-                    if !self.doubtful.contains(&claim.partition_id) {
+                    let id = &claim.partition_id;
+                    if !self.doubtful.contains(id) && !self.awaited.contains_key(id) {
                         self.owned.remove(&claim.partition_id);
                         self.contest(claim.partition_id);
                     }
@@ -294,9 +303,7 @@ impl Control {
     /// Somebody has written a record of ours. One of our kind waits until we have made way; anybody else displaces our
     /// receiver. Either way the link is the only proof now.
     fn contest(&mut self, partition_id: PartitionId) {
-        if let Some(fence) = self.fences.get(&partition_id)
-            && !self.awaited.contains_key(&partition_id)
-        {
+        if let Some(fence) = self.fences.get(&partition_id) {
             fence.record_is_lost();
             self.contested.insert(partition_id);
         }
@@ -320,6 +327,8 @@ impl Control {
             .confirm(sent);
         self.doubtful.remove(&partition_id);
         if self.owned.insert(partition_id.clone(), etag).is_none() {
+            // Whoever displaced us before read what was not ours any more.
+            self.held_off.remove(&partition_id);
             tracing::info!(
                 target: telemetry::LOAD_BALANCER,
                 %partition_id, owner_id = %self.shared.owner_id,

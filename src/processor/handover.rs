@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::pump::{PumpEnd, Shared};
-use crate::balance::promised_suspect_time;
+use crate::balance::{leaving_id, promised_suspect_time};
 use crate::checkpoint::{WriteCondition, WriteOutcome};
 use crate::model::{ETag, OwnerId, PartitionId};
 use crate::telemetry;
@@ -35,15 +35,30 @@ pub(super) async fn hand_over(
     heir: Heir,
     pump: Option<PumpEnd>,
 ) {
-    tell(&shared, &partition_id, Some(heir)).await;
+    tell(&shared, &partition_id, &heir).await;
     if let Some(receiver) = pump.and_then(|pump| pump.receiver) {
         receiver.close().await;
     }
 }
 
-/// Tells whoever claimed the partition unseen to begin.
-pub(super) async fn tell_unseen(shared: &Shared, partition_id: &PartitionId) {
-    tell(shared, partition_id, None).await;
+/// Somebody has written a record of ours that we wanted to give back: tells whoever claimed it to begin, or gives it
+/// back if the claim was withdrawn.
+pub(super) async fn give_up(shared: &Shared, partition_id: &PartitionId) {
+    for _ in 0..TRIES {
+        let Some((owner_id, etag)) = holder(shared, partition_id).await else {
+            return;
+        };
+        let outcome = if is_ours(shared, &owner_id) {
+            write(shared, partition_id, None, etag).await
+        } else if is_waiting(shared, &owner_id) {
+            write(shared, partition_id, Some(&owner_id), etag).await
+        } else {
+            return;
+        };
+        if !matches!(outcome, Some(WriteOutcome::Lost)) {
+            return;
+        }
+    }
 }
 
 /// The same for all of these.
@@ -78,10 +93,8 @@ pub(super) async fn withdraw(
     }
 }
 
-async fn tell(shared: &Shared, partition_id: &PartitionId, heir: Option<Heir>) {
-    let mut known = heir
-        .as_ref()
-        .map(|heir| (heir.owner_id.clone(), heir.etag.clone()));
+async fn tell(shared: &Shared, partition_id: &PartitionId, heir: &Heir) {
+    let mut known = Some((heir.owner_id.clone(), heir.etag.clone()));
     for _ in 0..TRIES {
         let current = match known.take() {
             Some(known) => Some(known),
@@ -91,9 +104,7 @@ async fn tell(shared: &Shared, partition_id: &PartitionId, heir: Option<Heir>) {
             return;
         };
         // Somebody who took it from our heir waits for us, unless the heir may have begun: then for the heir.
-        let is_ours_to_tell = heir
-            .as_ref()
-            .is_none_or(|heir| heir.owner_id == owner_id || Instant::now() < heir.waits_until);
+        let is_ours_to_tell = heir.owner_id == owner_id || Instant::now() < heir.waits_until;
         if !is_ours_to_tell || !is_waiting(shared, &owner_id) {
             return;
         }
@@ -102,6 +113,12 @@ async fn tell(shared: &Shared, partition_id: &PartitionId, heir: Option<Heir>) {
             return;
         }
     }
+}
+
+/// Whether a record is in our name, staying or leaving.
+pub(super) fn is_ours(shared: &Shared, owner_id: &OwnerId) -> bool {
+    owner_id.is_same_as(&shared.owner_id)
+        || leaving_id(&shared.owner_id).is_some_and(|leaving| owner_id.is_same_as(&leaving))
 }
 
 /// Whether whoever wrote this name into a record of ours waits for us.

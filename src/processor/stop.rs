@@ -9,10 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::Control;
-use super::handover::{hand_over, tell_all, tell_unseen, withdraw};
+use super::handover::{give_up, hand_over, is_ours, tell_all, withdraw};
 use super::linger::linger;
 use super::pump::{PumpEnd, Shared};
-use crate::balance::leaving_id;
 use crate::checkpoint::{WriteCondition, WriteOutcome};
 use crate::model::{ETag, PartitionId};
 use crate::telemetry;
@@ -135,7 +134,7 @@ async fn give_back(
     };
     // Claimed since the last look: who did that waits for us.
     if is_taken {
-        tell_unseen(&shared, &partition_id).await;
+        give_up(&shared, &partition_id).await;
     }
     if let Some(receiver) = end.and_then(|end| end.receiver) {
         receiver.close().await;
@@ -175,13 +174,11 @@ async fn give_back_listed(shared: &Arc<Shared>) {
             return;
         }
     };
-    let leaving = leaving_id(&shared.owner_id);
     let mut seen = BTreeSet::new();
     for ownership in listing.ownerships {
-        let is_mine = ownership.owner_id.is_some_and(|owner| {
-            owner.is_same_as(&shared.owner_id)
-                || leaving.as_ref().is_some_and(|id| owner.is_same_as(id))
-        });
+        let is_mine = ownership
+            .owner_id
+            .is_some_and(|owner| is_ours(shared, &owner));
         if is_mine && seen.insert(ownership.partition_id.clone()) {
             relinquish(shared, &ownership.partition_id, ownership.etag).await;
         }

@@ -1,5 +1,6 @@
 //! Decisions by example; `properties` holds what is always true.
 
+mod handing_over;
 mod liveness;
 mod properties;
 mod support;
@@ -178,7 +179,7 @@ fn a_partition_left_by_our_kind_is_claimed_and_waited_for() {
     assert!(!plan.has_kin, "who leaves takes nothing over");
 
     // While it is waited for it is ours, but not renewed: its version is the sign.
-    let group = support::group(2, &[(0, "me", 50), (1, "me", 0)]);
+    let group = support::group(2, &[(0, "me", 9), (1, "me", 0)]);
     let mut me = Member::settled("me", &group);
     me.awaited.insert(id(0));
     let plan = me.plan(&group);

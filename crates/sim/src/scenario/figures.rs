@@ -35,12 +35,16 @@ pub(super) fn bar(scenario: Scenario, metric: Metric, partitions: u32) -> Option
         (Scenario::ScaleUp, Metric::Balanced) => [10.0, 14.0, 22.0],
         // 1.2 and 1.05 times the minimum of 28, 115 and 921.
         (Scenario::ScaleUp, Metric::Moves) => [33.6, 120.8, 967.1],
-        (Scenario::Crash, Metric::Gap) => [32.0, 32.0, 32.0],
-        (Scenario::Rolling, Metric::Gap) => [1.0, 1.0, 1.0],
-        (Scenario::Rolling, Metric::Duplicates) => [0.0; 3],
+        (Scenario::Crash, Metric::Gap) => [32.0; 3],
+        (Scenario::ScaleUp | Scenario::ScaleDown | Scenario::Rolling, Metric::Gap) => [1.0; 3],
+        (Scenario::ScaleUp | Scenario::ScaleDown | Scenario::Rolling, Metric::Duplicates) => {
+            [0.0; 3]
+        }
         (Scenario::Steady, Metric::Ops) => [135.0, 350.0, 2150.0],
+        (Scenario::Economy, Metric::Ops) => [84.0, 276.0, 2068.0],
         (
             Scenario::Steady
+            | Scenario::Economy
             | Scenario::Skew75
             | Scenario::Skew200
             | Scenario::Slow

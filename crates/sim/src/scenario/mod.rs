@@ -28,14 +28,18 @@ pub enum Scenario {
     Cold1,
     /// Ten start within two seconds.
     Cold10,
-    /// Nine join one within five seconds.
+    /// Nine join one within five seconds, under load.
     ScaleUp,
+    /// Nine of ten leave, one every ten seconds, under load.
+    ScaleDown,
     /// Three of ten crash at once.
     Crash,
     /// Ten are restarted under load, one a minute, each down for ten seconds.
     Rolling,
     /// Ten that have found their balance, for ten minutes.
     Steady,
+    /// The same with the economy profile.
+    Economy,
     /// The clock of one of ten is 75 s ahead, for thirty minutes.
     Skew75,
     /// The clock of one of ten is 200 s ahead, for thirty minutes.
@@ -50,19 +54,26 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Cold1,
         Self::Cold10,
         Self::ScaleUp,
+        Self::ScaleDown,
         Self::Crash,
         Self::Rolling,
         Self::Steady,
+        Self::Economy,
         Self::Skew75,
         Self::Skew200,
         Self::Slow,
         Self::Down,
         Self::Mixed,
     ];
+
+    /// Whether it is about us alone.
+    pub(crate) fn is_ours_only(self) -> bool {
+        matches!(self, Self::Economy | Self::Mixed)
+    }
 
     /// The figures it is about.
     #[must_use]
@@ -73,10 +84,11 @@ impl Scenario {
         match self {
             Self::Cold1 => &[Full, Ops],
             Self::Cold10 => &[Full, Balanced, Moves],
-            Self::ScaleUp => &[Balanced, Moves],
+            Self::ScaleUp => &[Balanced, Moves, Gap, Duplicates],
+            Self::ScaleDown => &[Gap, Changes, Duplicates],
             Self::Crash => &[Gap, PartitionSeconds, Balanced],
             Self::Rolling => &[Gap, PartitionSeconds, Changes, Balanced, Duplicates],
-            Self::Steady => &[Ops, Moves],
+            Self::Steady | Self::Economy => &[Ops, Moves],
             Self::Skew75 | Self::Skew200 => &[Moves, Gap, Ops],
             Self::Slow | Self::Down => &[Moves, Gap, Spread],
             Self::Mixed => &[Full, Balanced, Moves, Spread],

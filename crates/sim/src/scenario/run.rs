@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use eventhubs_processor::LoadBalancingProfile;
 use rand::RngExt as _;
 
 use super::group::{Group, Processor};
@@ -37,8 +38,12 @@ pub fn run(case: &Case) -> std::io::Result<BTreeMap<Metric, f64>> {
 }
 
 async fn measure(case: &Case) -> Measured {
+    let mut options = case.options.clone();
+    if case.scenario == Scenario::Economy {
+        options.set_load_balancing_profile(LoadBalancingProfile::Economy);
+    }
     let mut run = Run {
-        group: Group::new(case.seed, case.partitions, &case.options),
+        group: Group::new(case.seed, case.partitions, &options),
         processors: Vec::new(),
         case,
         counts_before: Counts::default(),
@@ -59,8 +64,22 @@ async fn measure(case: &Case) -> Measured {
             run.start(1, 0, 0).await;
             run.group.settle(QUIET, LIMIT).await;
             run.begin();
+            let load = run.group.load();
             run.start(9, 5 * SECOND, 0).await;
             run.group.settle(QUIET, LIMIT).await;
+            load.abort();
+            run.figures()
+        }
+        Scenario::ScaleDown => {
+            run.ten_settled().await;
+            run.begin();
+            let load = run.group.load();
+            for processor in run.processors.drain(..9) {
+                processor.stop().await;
+                run.group.sleep(10 * SECOND).await;
+            }
+            run.group.settle(QUIET, LIMIT).await;
+            load.abort();
             run.figures()
         }
         Scenario::Crash => {
@@ -73,7 +92,7 @@ async fn measure(case: &Case) -> Measured {
             run.figures()
         }
         Scenario::Rolling => run.rolling().await,
-        Scenario::Steady => {
+        Scenario::Steady | Scenario::Economy => {
             run.ten_settled().await;
             run.begin();
             run.group.sleep(10 * MINUTE).await;

@@ -58,8 +58,7 @@ pub fn print(request: &TableRequest, out: &mut impl Write) -> io::Result<()> {
 fn run_all(request: &TableRequest, scenario: Scenario) -> io::Result<Results> {
     let mut cases = Vec::new();
     for subject in &request.subjects {
-        // A mixed group has no single subject.
-        if scenario == Scenario::Mixed && *subject != Subject::Ours {
+        if scenario.is_ours_only() && *subject != Subject::Ours {
             continue;
         }
         for partitions in &request.partitions {

@@ -1,0 +1,170 @@
+//! Moves between processors of our kind: who waits for whom, and what is not taken.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::partitions;
+use super::support::{Member, SUSPECT, group, id, now, seconds};
+use crate::balance::Waiting;
+use crate::model::OwnerId;
+
+const ME: &str = "rs1-25000-me";
+const KIN: &str = "rs1-25000-a";
+
+/// A newcomer's first plan for eight partitions that all belong to one owner.
+fn waits_for(me: &str, owner: &str) -> Option<OwnerId> {
+    let records: Vec<_> = (0..8).map(|id| (id, owner, 5)).collect();
+    let plan = Member::new(me).plan(&group(8, &records));
+    assert_eq!(plan.steal.len(), 1);
+    plan.steal[0].waits_for.clone()
+}
+
+#[test]
+fn only_our_kind_waits_and_only_for_its_kind() {
+    assert_eq!(waits_for(ME, KIN), Some(KIN.into()));
+    assert_eq!(waits_for(ME, "foreign"), None);
+    assert_eq!(waits_for("stable", KIN), None, "nobody would tell it");
+    // One that is leaving is waited for, one that is dead is not.
+    for (owner, age, expected) in [("rs1-0-a", 3, Some("rs1-0-a")), (KIN, 26, None)] {
+        let plan = Member::new(ME).plan(&group(1, &[(0, owner, age)]));
+        assert_eq!(plan.claim[0].waits_for, expected.map(Into::into), "{owner}");
+    }
+}
+
+#[test]
+fn the_newest_record_of_our_kind_is_left_to_it() {
+    // Old and due soon, but for one: without that one it would look dead.
+    let records: Vec<_> = (0..8)
+        .map(|id| (id, KIN, if id == 3 { 9 } else { 24 }))
+        .collect();
+    let snapshot = group(8, &records);
+    for name in 0..50 {
+        let mut me = Member::new(&format!("rs1-25000-m{name}"));
+        // After a lost race what was renewed last would be preferred.
+        me.memory.retries = u32::from(name % 2 == 0);
+        assert!(!partitions(&me.plan(&snapshot).steal).contains("3"));
+    }
+    // Of a foreign owner each record counts for itself.
+    let foreign: Vec<_> = (0..8)
+        .map(|id| (id, "foreign", if id == 3 { 9 } else { 24 }))
+        .collect();
+    let mut me = Member::new(ME);
+    me.memory.retries = 1;
+    assert_eq!(
+        partitions(&me.plan(&group(8, &foreign)).steal),
+        BTreeSet::from(["3"])
+    );
+}
+
+#[test]
+fn what_we_are_still_finishing_for_another_is_not_taken_back() {
+    let mut records: Vec<_> = (0..8).map(|id| (id, KIN, 5)).collect();
+    records[7].1 = ME;
+    let snapshot = group(8, &records);
+    let mut me = Member::settled(ME, &snapshot);
+    me.handing_over = (0..6).map(id).collect();
+    for _ in 0..10 {
+        let plan = me.plan(&snapshot);
+        assert!(
+            plan.steal.iter().all(|claim| claim.partition_id == id(6)),
+            "{plan:?}"
+        );
+    }
+}
+
+#[test]
+fn what_has_just_been_passed_on_is_left_to_the_heir() {
+    // Seen with one owner, then with another, written this second: the heir may not know that it may begin.
+    let mut records: Vec<_> = (0..12).map(|id| (id, KIN, 5)).collect();
+    records[0].1 = ME;
+    let mut me = Member::settled(ME, &group(12, &records));
+    let moved = |age| {
+        let mut records: Vec<_> = (0..12).map(|id| (id, "rs1-25000-b", age)).collect();
+        records[0].1 = ME;
+        group(12, &records)
+    };
+    let stolen = |me: &mut Member, snapshot: &_| {
+        (0..10)
+            .map(|_| me.plan(snapshot).steal.len())
+            .sum::<usize>()
+    };
+    assert_eq!(stolen(&mut me, &moved(1)), 0);
+    assert!(stolen(&mut me, &moved(2)) > 0);
+    // What nobody passed on may be taken while it is new.
+    let mut me = Member::settled(ME, &moved(1));
+    assert!(stolen(&mut me, &moved(1)) > 0);
+}
+
+#[test]
+fn an_owner_is_waited_for_as_long_as_it_promised_since_the_claim_or_its_last_sign_of_life() {
+    let over = |records: &[(usize, &str, u64)], waited, up_for| {
+        let mut waiting = Waiting::new("rs1-40000-a".into());
+        waiting.is_over(&group(8, records), seconds(waited), SUSPECT, up_for)
+    };
+    let alive = [(1, "RS1-40000-A", 40)];
+    assert!(!over(&alive, 40, None), "its own promise, not ours");
+    assert!(over(&alive, 41, None), "alive, but it does not make way");
+    assert!(over(&[(1, "rs1-40000-a", 41)], 0, None), "dead");
+    assert!(!over(&[(1, "rs1-40000-b", 41)], 0, None), "another one is");
+    assert!(
+        !over(&[(1, "rs1-40000-a", 60)], 60, Some(seconds(40))),
+        "the store was down"
+    );
+    assert!(over(&[(1, "rs1-40000-a", 60)], 60, Some(seconds(41))));
+
+    // What others claim of it does not make it look dead at once, nor keep it alive.
+    let mut waiting = Waiting::new(KIN.into());
+    let mut snapshot = group(8, &[(1, KIN, 5)]);
+    assert!(!waiting.is_over(&snapshot, seconds(0), SUSPECT, None));
+    snapshot.ownerships.clear();
+    snapshot.as_of = now() + seconds(20);
+    assert!(!waiting.is_over(&snapshot, seconds(20), SUSPECT, None));
+    snapshot.as_of += seconds(1);
+    assert!(waiting.is_over(&snapshot, seconds(21), SUSPECT, None));
+
+    let mut leaver = Waiting::new("rs1-0-a".into());
+    assert!(!leaver.is_over(&group(8, &[]), SUSPECT, SUSPECT, None));
+    assert!(leaver.is_over(
+        &group(8, &[]),
+        SUSPECT + Duration::from_millis(1),
+        SUSPECT,
+        None
+    ));
+}
+
+#[test]
+fn a_newcomer_rather_takes_what_has_been_where_it_is_for_a_while() {
+    let records: Vec<_> = (0..8)
+        .map(|id| (id, KIN, if id == 3 { 5 } else { 1 }))
+        .collect();
+    let plan = Member::new(ME).plan(&group(8, &records));
+    assert_eq!(partitions(&plan.steal), BTreeSet::from(["3"]));
+    let records: Vec<_> = (0..8).map(|id| (id, KIN, 1)).collect();
+    assert_eq!(Member::new(ME).plan(&group(8, &records)).steal.len(), 1);
+}
+
+#[test]
+fn who_waits_for_all_it_has_shows_life_all_the_same() {
+    let renewed = |age| {
+        let snapshot = group(2, &[(0, ME, age), (1, KIN, 0)]);
+        let mut me = Member::settled(ME, &snapshot);
+        me.awaited.insert(id(0));
+        me.plan(&snapshot).renew.len()
+    };
+    assert_eq!(renewed(9), 0);
+    assert_eq!(renewed(10), 1);
+}
+
+#[test]
+fn a_word_too_late_is_a_surprise_and_forgotten_after_a_while() {
+    let mut snapshot = group(2, &[(0, ME, 0), (1, ME, 0)]);
+    let mut me = Member::settled(ME, &snapshot);
+    for _ in 0..3 {
+        snapshot.ownerships.get_mut(&id(1)).unwrap().etag = "told".into();
+        assert!(me.plan(&snapshot).twins.is_empty());
+        me.held.insert(id(1), "told".into());
+        snapshot.as_of += seconds(121);
+        assert!(me.plan(&snapshot).keep.contains(&id(1)));
+        me.held.insert(id(1), "renewed".into());
+    }
+}

@@ -77,6 +77,8 @@ pub(super) struct Control {
 pub(super) struct StoreHealth {
     /// Last proof that the store lists and writes.
     pub(super) proven: Option<Instant>,
+    /// Since when listings fail.
+    pub(super) failing_since: Option<Instant>,
     /// Since when it works again after it did not.
     pub(super) up_since: Option<Instant>,
 }

@@ -38,6 +38,7 @@ impl Control {
             Some(Ok(listing)) => listing,
             Some(Err(error)) => {
                 // No view, no decision: what we own goes on being read.
+                self.store.failing_since.get_or_insert(begun);
                 self.reporter.report(ProcessingError::LoadBalancing(error));
                 let Self {
                     shared,
@@ -87,11 +88,17 @@ impl Control {
         let (now, rule) = (Instant::now(), self.rule());
         let patience =
             (rule.suspect_time.saturating_sub(rule.interval)).max(rule.interval.mul_f64(1.3));
-        if self
+        let was_unproven = self
             .store
             .proven
-            .is_some_and(|proven| now - proven > patience)
-        {
+            .is_some_and(|proven| now - proven > patience);
+        // Of what we did see fail we know that others were late because of it.
+        let has_failed = self
+            .store
+            .failing_since
+            .take()
+            .is_some_and(|since| now - since > rule.interval / 4);
+        if was_unproven || has_failed {
             self.store.up_since = Some(now);
         }
         if self

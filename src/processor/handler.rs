@@ -25,7 +25,8 @@ pub enum CloseReason {
     /// [`reset_to`](PartitionContext::reset_to) or a rewound checkpoint ask for. Checkpoints of this term are refused
     /// from now on.
     Restarted,
-    /// The processor is stopping. Checkpoints are still accepted in `on_partition_close`.
+    /// The processor is stopping, or it passes the partition on to another processor of this crate, which waits.
+    /// Checkpoints are still accepted in `on_partition_close`.
     Shutdown,
 }
 

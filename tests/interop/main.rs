@@ -13,6 +13,7 @@ mod kill;
 mod outage;
 mod program;
 mod records;
+mod rolling;
 mod setup;
 mod shared_group;
 mod signals;

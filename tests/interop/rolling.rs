@@ -80,9 +80,14 @@ async fn roll(tools: Tools, how: &str, end: impl AsyncFn(&Group, &mut Program) -
     producer.terminate(START).await;
     let acknowledged = acknowledged(&producer.lines());
 
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(180);
+    let before = newest(gone.iter());
     loop {
-        let ends = newest(fleet.iter().chain(&gone));
+        let mut ends = newest(fleet.iter());
+        for (partition, number) in &before {
+            let entry = ends.entry(partition).or_insert(*number);
+            *entry = (*entry).max(*number);
+        }
         let total: i64 = ends.values().map(|number| number + 1).sum();
         if usize::try_from(total).unwrap() >= acknowledged.len() {
             break;
@@ -92,7 +97,8 @@ async fn roll(tools: Tools, how: &str, end: impl AsyncFn(&Group, &mut Program) -
             "{total} of {}: {fleet:?}",
             acknowledged.len()
         );
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Each look copies all that was printed.
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
     for consumer in &mut fleet {
         consumer.terminate(Duration::from_secs(60)).await;

@@ -44,9 +44,10 @@ pub(super) fn victims(
             let is_kin = promised_suspect_time(&name.as_str().into()).is_some();
             let sign_of_life = held.iter().min_by_key(|id| (age(id), *id)).cloned();
             held.retain(|id| {
-                !(is_kin && Some(id) == sign_of_life.as_ref())
-                    && !standing.handing_over.contains(id)
-                    && !memory.is_in_transit(snapshot, id)
+                let is_kept = (is_kin && Some(id) == sign_of_life.as_ref())
+                    || standing.handing_over.contains(id)
+                    || memory.is_in_transit(snapshot, id);
+                !is_kept
             });
             // Taken from the end.
             held.sort_by_cached_key(|id| {

@@ -27,6 +27,9 @@ pub(crate) struct Operation {
     /// Behave as a geo-replicated namespace: offsets are text that is no number.
     #[arg(long)]
     geo_replication: bool,
+    /// Answer for blobs as Azurite does where that is not as Azure does.
+    #[arg(long)]
+    azurite_deviations: bool,
     /// Refuse a second pair of $cbs links on a connection, as the service does.
     #[arg(long)]
     single_cbs_link: bool,
@@ -51,6 +54,7 @@ impl Operation {
             .with_strict_groups(self.strict_groups)
             .with_geo_replication(self.geo_replication)
             .with_single_cbs_link(self.single_cbs_link)
+            .with_azurite_deviations(self.azurite_deviations)
             .with_memory_budget(self.memory_mib.saturating_mul(1 << 20));
         if let Some(path) = self.data {
             builder = builder.with_data_dir(path);

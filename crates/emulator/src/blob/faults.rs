@@ -229,6 +229,7 @@ impl BlobFaults {
     }
 
     /// Refuses the next `times` requests.
+    #[cfg(test)]
     pub(crate) fn fail_next(
         &self,
         times: u32,
@@ -245,12 +246,8 @@ impl BlobFaults {
         self.add(FaultScope::default(), effect, Some(times));
     }
 
-    /// Delays every request by `delay` until [`clear`](Self::clear).
-    pub(crate) fn delay(&self, delay: Duration) {
-        self.add(FaultScope::default(), FaultEffect::Delay(delay), None);
-    }
-
     /// Applies the next `times` requests but closes the connection in place of the reply.
+    #[cfg(test)]
     pub(crate) fn drop_reply_after_apply(&self, times: u32) {
         self.add(FaultScope::default(), FaultEffect::DropReply, Some(times));
     }

@@ -5,11 +5,6 @@
 //! test has ordered), `state` (what happens) and `response` (what is said); `state` and what it
 //! uses do no IO and take time as an argument.
 
-#![allow(
-    dead_code,
-    reason = "the facade of the emulator does not surface faults, counts and deviations yet"
-)]
-
 mod account;
 mod auth;
 mod clock;
@@ -32,7 +27,9 @@ mod spelling;
 mod state;
 mod xml;
 
-use std::{net::SocketAddr, time::Duration};
+#[cfg(test)]
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -132,6 +129,7 @@ impl Default for BlobOptions {
 #[derive(Debug)]
 pub(crate) struct BlobServer {
     service: BlobService,
+    #[cfg(test)]
     address: Option<SocketAddr>,
     listening: Listening,
 }
@@ -140,10 +138,12 @@ impl BlobServer {
     /// Serves `listener` until stopped or dropped.
     pub(crate) fn start(listener: TcpListener, options: BlobOptions) -> Self {
         let service = BlobService::new(options);
+        #[cfg(test)]
         let address = listener.local_addr().ok();
         let listening = Listening::start(listener, service.clone());
         Self {
             service,
+            #[cfg(test)]
             address,
             listening,
         }
@@ -162,6 +162,7 @@ impl BlobServer {
     }
 
     /// The URL of the account, if the listener told its address.
+    #[cfg(test)]
     pub(crate) fn endpoint(&self) -> Option<String> {
         let account = &self.service.options().account;
         Some(format!("http://{}/{account}", self.address?))

@@ -10,7 +10,7 @@ use super::network::{Network, NetworkOptions};
 use super::operation::Operation;
 use super::{Emulator, EmulatorError, StartError};
 use crate::amqp::{AmqpServer, Keys, Service, Transport};
-use crate::blob::{BlobOptions, BlobServer, WallClock};
+use crate::blob::{BlobOptions, BlobServer, Deviations, WallClock};
 use crate::broker::{Clock, Retention};
 
 /// The event hub an emulator has if none is named.
@@ -158,7 +158,10 @@ impl EmulatorBuilder {
             Clock::Wall
         };
         let ends_idle = self.network.ends_idle.unwrap_or(!self.is_time_driven);
-        let blobs = blob_options(clock);
+        let mut blobs = blob_options(clock);
+        if self.operation.is_like_azurite {
+            blobs.deviations = Deviations::azurite();
+        }
         let (broker, blobs) = self.operation.open(self.retention, clock, blobs)?;
         let sas_key = self.sas_keys.first().cloned();
         let keys = Keys::new(self.sas_keys.iter().cloned().collect());

@@ -22,6 +22,7 @@ pub(super) struct Operation {
     throughput_units: Option<u32>,
     has_strict_groups: bool,
     is_geo_replicated: bool,
+    pub(super) is_like_azurite: bool,
     /// Event hubs and consumer groups in them.
     pub(super) groups: Vec<(String, String)>,
 }
@@ -36,6 +37,7 @@ impl Default for Operation {
             throughput_units: None,
             has_strict_groups: false,
             is_geo_replicated: false,
+            is_like_azurite: false,
             groups: Vec::new(),
         }
     }
@@ -141,6 +143,13 @@ impl EmulatorBuilder {
     /// that is asked for.
     pub fn with_geo_replication(mut self, is_replicated: bool) -> Self {
         self.operation.is_geo_replicated = is_replicated;
+        self
+    }
+
+    /// Has the blob side answer as Azurite 3.35 does where that is not as Azure does: Set Blob
+    /// Metadata with `If-None-Match: *` overwrites, and with `If-Match` on a missing blob is 412.
+    pub fn with_azurite_deviations(mut self, is_like_azurite: bool) -> Self {
+        self.operation.is_like_azurite = is_like_azurite;
         self
     }
 

@@ -3,13 +3,15 @@
 //! Runs when `AZURITE_BLOB_ENDPOINT` is set, as `http://127.0.0.1:10000/devstoreaccount1`; Azurite
 //! needs `--skipApiVersionCheck` only for versions newer than itself.
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+
 use super::{
-    super::{BlobOptions, Deviations},
+    super::{BlobOptions, Deviations, request::Target},
     client::{Client, start},
 };
 
 /// One request: what it shows, method, path and headers. In a path `LONG` stands for a name of
-/// 1,025 characters; in a header `ETAG` for the tag of the last write, `HUGE` for 8 KiB.
+/// 1,025 characters, `MARKER` for the next page of the last listing; in a header `ETAG` for the tag of the last write, `HUGE` for 8 KiB.
 struct Step(
     &'static str,
     &'static str,
@@ -260,7 +262,51 @@ const SCRIPT: &[Step] = &[
         "/con/a/b",
         &[("if-match", "\"0x1\"")],
     ),
+    Step("a second blob", "PUT", "/con/z", &[BLOCK, OWNER]),
+    Step(
+        "first page",
+        "GET",
+        "/con?restype=container&comp=list&maxresults=1",
+        &[],
+    ),
+    Step(
+        "second page",
+        "GET",
+        "/con?restype=container&comp=list&maxresults=1&marker=MARKER",
+        &[],
+    ),
     Step("delete", "DELETE", "/con/a/b", &[("if-match", "ETAG")]),
+    Step(
+        "list containers",
+        "GET",
+        "/?comp=list&prefix=con&maxresults=1",
+        &[],
+    ),
+    Step("head of a container", "HEAD", "/con?restype=container", &[]),
+    Step(
+        "container metadata",
+        "GET",
+        "/con?restype=container&comp=metadata",
+        &[],
+    ),
+    Step(
+        "delete of a container",
+        "DELETE",
+        "/con?restype=container",
+        &[],
+    ),
+    Step(
+        "delete of a missing container",
+        "DELETE",
+        "/con?restype=container",
+        &[],
+    ),
+    Step(
+        "renewal in a deleted container",
+        "PUT",
+        META,
+        &[OWNER, ("if-match", "ETAG")],
+    ),
 ];
 
 async fn play(client: &Client) -> Vec<(&'static str, String)> {
@@ -269,6 +315,7 @@ async fn play(client: &Client) -> Vec<(&'static str, String)> {
         .await;
     client.send("PUT", "/con?restype=container", &[], "").await;
     let mut etag = String::new();
+    let mut marker = String::new();
     let mut answers = Vec::new();
     for Step(name, method, path, headers) in SCRIPT {
         let headers: Vec<(&str, String)> = headers
@@ -278,15 +325,37 @@ async fn play(client: &Client) -> Vec<(&'static str, String)> {
             .collect();
         let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let path = path.replace("LONG", &"n".repeat(1025));
+        let path = path.replace("MARKER", &marker);
         let answer = client.send(method, &path, &headers, "").await;
         if *method == "PUT" && path.starts_with("/con/a") && answer.status.is_success() {
             answer.header("etag").clone_into(&mut etag);
+        }
+        if let Some((_, rest)) = answer.body.split_once("<NextMarker>") {
+            let end = rest.find('<').unwrap_or(rest.len());
+            marker = percent_encode(&rest.as_bytes()[..end], NON_ALPHANUMERIC).to_string();
         }
         let owner = answer.headers.get("x-ms-meta-ownerid");
         let names = answer.body.matches("<Name>").count();
         answers.push((*name, format!("{:?} {owner:?} {names}", answer.code())));
     }
     answers
+}
+
+#[test]
+fn the_script_has_every_operation() {
+    let account = crate::blob::WELL_KNOWN_ACCOUNT;
+    let mut seen = std::collections::BTreeSet::new();
+    for Step(name, method, path, _) in SCRIPT {
+        let path = path.replace("LONG", "n").replace("MARKER", "m");
+        let uri = format!("/{account}{path}").parse().unwrap();
+        let target = Target::parse(&method.parse().unwrap(), &uri, account);
+        if let Ok(target) = target {
+            seen.insert(target.operation);
+        } else {
+            panic!("{name} is no operation");
+        }
+    }
+    assert_eq!(seen.len(), 11, "{seen:?}");
 }
 
 #[tokio::test]

@@ -254,3 +254,29 @@ async fn bad_orders_are_refused_with_a_reason() {
     assert_eq!(setup.acted(), 0);
     assert!(setup.emulator.blob_faults().active().is_empty());
 }
+
+#[tokio::test]
+async fn azurites_answers_are_given_if_wanted() {
+    for (is_like_azurite, expected) in [
+        (false, [(404, "BlobNotFound"), (412, "ConditionNotMet")]),
+        (true, [(412, "ConditionNotMet"), (200, "")]),
+    ] {
+        let emulator = Emulator::builder()
+            .with_container("con")
+            .with_azurite_deviations(is_like_azurite)
+            .start()
+            .await
+            .unwrap();
+        emulator.put_blob("con", "there", &[]).unwrap();
+        let url = format!("http://{}/{WELL_KNOWN_ACCOUNT}", emulator.blob_addr());
+        let client = Client::new(url);
+        for (name, condition, expected) in [
+            ("missing", ("if-match", "\"0x1\""), expected[0]),
+            ("there", ("if-none-match", "*"), expected[1]),
+        ] {
+            let path = format!("/con/{name}?comp=metadata");
+            let answer = client.send("PUT", &path, &[OWNER, condition], "").await;
+            assert_eq!(answer.code(), expected, "{name}, {is_like_azurite}");
+        }
+    }
+}

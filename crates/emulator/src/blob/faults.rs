@@ -87,7 +87,8 @@ pub(crate) enum FaultEffect {
     DropReply,
     /// Sets a header of the reply, or takes it away.
     EditHeader(HeaderName, Option<HeaderValue>),
-    /// Sends half of the reply's body and then nothing, with the connection open.
+    /// Sends half of the reply's body and then nothing, with the connection open until the faults
+    /// are cleared: a client that went away is not always noticed while a body is under way.
     HangBody,
     /// Shows other times of the last change, or none, in headers and listings.
     LastModified(LastModified),
@@ -176,6 +177,8 @@ impl ActiveBlobFault {
 struct Inner {
     state: Mutex<State>,
     frozen: watch::Sender<bool>,
+    /// Changes when all faults are forgotten.
+    cleared: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -270,6 +273,13 @@ impl BlobFaults {
         let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
     }
 
+    /// Waits until all faults are forgotten, from now on.
+    pub(crate) fn cleared(&self) -> impl Future<Output = ()> + use<> {
+        let mut cleared = self.0.cleared.subscribe();
+        // An error means that the endpoint is gone.
+        async move { drop(cleared.changed().await) }
+    }
+
     /// While `on`, listings show the state of the moment this was switched on.
     pub(crate) fn stale_listings(&self, on: bool) {
         self.lock().switch("stale_listings", on).stale_listings = on;
@@ -298,6 +308,7 @@ impl BlobFaults {
         };
         drop(state);
         self.freeze(false);
+        self.0.cleared.send_replace(());
     }
 
     /// Takes the faults that meet this request, using up one turn of each.

@@ -26,7 +26,7 @@ pub(crate) fn http(data: &[u8]) {
         ..BlobOptions::default()
     };
     let reply = exchange(data, options);
-    assert!(reply.is_empty() || reply.starts_with(b"HTTP/1.1 "));
+    assert!(reply.is_empty() || reply.starts_with(b"HTTP/1."));
     // The answer to a HEAD has the length of a body and none.
     if !data.windows(4).any(|bytes| bytes == b"HEAD") {
         bodies(&reply);
@@ -40,7 +40,7 @@ pub(crate) fn auth(data: &[u8]) {
         ..BlobOptions::default()
     };
     let reply = exchange(data, options);
-    assert!(reply.is_empty() || reply.starts_with(b"HTTP/1.1 "));
+    assert!(reply.is_empty() || reply.starts_with(b"HTTP/1."));
 }
 
 fn exchange(data: &[u8], options: BlobOptions) -> Vec<u8> {

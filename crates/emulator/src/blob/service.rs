@@ -141,7 +141,7 @@ impl BlobService {
             }
         };
         let now = self.shown_now();
-        after_apply(reply, plan, |reply| {
+        after_apply(reply, plan, &self.0.faults, |reply| {
             let is_head = parts.method == Method::HEAD;
             reply.finish(&parts.headers, is_head, &request_id, now)
         })
@@ -247,6 +247,7 @@ enum Before<'p> {
 fn after_apply(
     mut reply: Reply,
     plan: FaultPlan,
+    faults: &BlobFaults,
     finish: impl FnOnce(Reply) -> Response<Body>,
 ) -> Outcome {
     if plan.drop_reply {
@@ -269,7 +270,14 @@ fn after_apply(
     let half = stream::iter([Ok(half)]);
     Outcome::Reply(match plan.body_end {
         BodyEnd::Whole => response,
-        BodyEnd::Hangs => response.map(|_| Body::from_stream(half.chain(stream::pending()))),
+        BodyEnd::Hangs => {
+            let cleared = faults.cleared();
+            let hang = stream::once(async move {
+                cleared.await;
+                Err(io::Error::other("cut at the end of a fault"))
+            });
+            response.map(|_| Body::from_stream(half.chain(hang)))
+        }
         BodyEnd::Truncated => {
             let cut = stream::iter([Err(io::Error::other("cut by a fault"))]);
             response.map(|_| Body::from_stream(half.chain(cut)))

@@ -2,7 +2,7 @@
 
 Lines out: {"acked": [first, last]} when a batch is accepted, {"got": n} for each event that is one of ours,
 {"error": text}, {"restart": n} when nothing came for too long, {"stopped": true} when the producer has stopped.
-A line on standard input stops the producer; the end of it, everything.
+A line on standard input stops the producer; the consumer goes on until it is killed.
 """
 
 import asyncio
@@ -127,13 +127,10 @@ async def main() -> None:
     stop = asyncio.Event()
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    tasks = [asyncio.create_task(produce(stop)), asyncio.create_task(consume())]
+    working = asyncio.gather(produce(stop), consume())
     await reader.readline()
     stop.set()
-    await reader.read()
-    for task in tasks:
-        task.cancel()
-    os._exit(0)
+    await working
 
 
 asyncio.run(main())

@@ -43,7 +43,7 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const ATTACKERS: u64 = 12;
 /// How long the client may take for what is left once peace has come.
 const DRAIN: Duration = Duration::from_secs(120);
-/// Growth that a long run may show, fitted after its first third. Real leaks of a connection, a frame or a fault are a
+/// Growth that a long run may show, fitted to its second half, when the event hubs are full. Real leaks of a connection, a frame or a fault are a
 /// hundred times more at this rate.
 const MAX_SLOPE_KIB_PER_MIN: f64 = 512.0;
 /// Shorter runs say nothing about a slope.
@@ -106,7 +106,7 @@ async fn the_program_outlives_a_bad_neighbourhood() {
     println!("{thrown}, {faults} faults");
     print!("{series}");
     let fitted = series.slope_kib_per_min();
-    println!("slope after the first third: {fitted:.1} KiB/min");
+    println!("slope of the second half: {fitted:.1} KiB/min");
     let end = target
         .descriptors_at_most(at_rest.descriptors, Duration::from_secs(30))
         .await;

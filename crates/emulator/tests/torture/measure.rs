@@ -25,6 +25,43 @@ impl Sample {
     }
 }
 
+/// The TCP sockets of a process, as the kernel sees them: for the message of a failure.
+pub(crate) fn sockets(process: u32) -> Vec<String> {
+    let links = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let inodes: Vec<String> = links
+        .filter_map(|link| fs::read_link(link.unwrap().path()).ok())
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table
+        .lines()
+        .skip(1)
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| {
+        row.get(9)
+            .is_some_and(|inode| inodes.iter().any(|known| known == inode))
+    })
+    .map(|row| {
+        let port = |at: usize| {
+            row[at]
+                .split(':')
+                .nth(1)
+                .and_then(|p| u16::from_str_radix(p, 16).ok())
+        };
+        format!(
+            "{:?} from {:?}, state {}, queues {}",
+            port(1),
+            port(2),
+            row[3],
+            row[4]
+        )
+    })
+    .collect()
+}
+
 /// Samples over time.
 #[derive(Default)]
 pub(crate) struct Series(Vec<(Duration, Sample)>);
@@ -34,9 +71,9 @@ impl Series {
         self.0.push((at, sample));
     }
 
-    /// Least squares over the last two thirds.
+    /// Least squares over the last half.
     pub(crate) fn slope_kib_per_min(&self) -> f64 {
-        let points: Vec<(f64, f64)> = self.0[self.0.len() / 3..]
+        let points: Vec<(f64, f64)> = self.0[self.0.len() / 2..]
             .iter()
             .map(|(at, sample)| (at.as_secs_f64() / 60.0, sample.resident_kib as f64))
             .collect();

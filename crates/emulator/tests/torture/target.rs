@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use super::measure::Sample;
+use super::measure::{self, Sample};
 
 /// The event hub of the client, and the one that strangers may do as they like with. The names are equally long, so
 /// that a copy of real traffic can be turned against the other.
@@ -51,7 +51,7 @@ impl Target {
             .args(["--wss-port", "0", "--control-port", "0", "--ready-json"])
             .args(["--hub", &hub(OURS), "--hub", &hub(THEIRS)])
             // Enough for minutes of backlog, and full after a few minutes, so that memory can be flat.
-            .args(["--retention-events", "3000", "--retention-mib", "4"])
+            .args(["--retention-events", "1500", "--retention-mib", "4"])
             .env("RUST_BACKTRACE", "1")
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
@@ -118,7 +118,12 @@ impl Target {
         };
         let is_back = timeout(limit, back).await.is_ok();
         let now = self.sample().descriptors;
-        assert!(is_back, "{now} descriptors, {count} at rest");
+        let ports = &self.ports;
+        let sockets = measure::sockets(self.child.id().expect("it runs"));
+        assert!(
+            is_back,
+            "{now} descriptors, {count} at rest; {ports:?}: {sockets:#?}"
+        );
         now
     }
 

@@ -218,9 +218,11 @@ fn check_frame(
         return Err(malformed("performative"));
     }
     let (performative, payload) = body.split_at_mut(len);
-    match Transfer::read(performative) {
-        Some(transfer) => {
-            let transfer = transfer.ok_or_else(|| malformed("transfer"))?;
+    // PROTOCOL: every performative has a number, and a transfer alone has something behind it. The decoder takes names
+    // and values without a descriptor as well, so that what is behind them would get past us.
+    match described(performative) {
+        Some((TRANSFER, list)) => {
+            let transfer = Transfer::read(list).ok_or_else(|| malformed("transfer"))?;
             let link = (channel, transfer.handle);
             let message = partial.remove(&link).unwrap_or_else(|| Partial {
                 scanner: Scanner::up_to(max_message_size),
@@ -228,7 +230,8 @@ fn check_frame(
             });
             check_payload(link, &transfer, payload, message, partial)
         }
-        None => Ok(()),
+        Some(_) if payload.is_empty() => Ok(()),
+        Some(_) | None => Err(malformed("performative")),
     }
 }
 
@@ -269,14 +272,8 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// `None` if it is another performative, `Some(None)` if it is a transfer that cannot be read. The scanner
-    /// has walked over it before.
-    fn read(performative: &[u8]) -> Option<Option<Self>> {
-        let (code, list) = described(performative)?;
-        (code == TRANSFER).then(|| Self::read_fields(list))
-    }
-
-    fn read_fields(list: &[u8]) -> Option<Self> {
+    /// `None` if the list cannot be that of a transfer. The scanner has walked over it before.
+    fn read(list: &[u8]) -> Option<Self> {
         let mut rest = list_fields(list)?;
         let mut fields = [None; 10];
         for field in &mut fields {
@@ -450,6 +447,29 @@ mod tests {
             let out = through(&bytes).unwrap();
             let payload = 8 + transfer(true).len();
             assert_eq!(out[payload + 3..payload + 8], [POISON; 5]);
+        }
+    }
+
+    #[test]
+    fn nothing_gets_past_behind_an_odd_performative() {
+        let bomb = [0xd0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        let named = |name: &[u8]| {
+            let size = u8::try_from(name.len()).unwrap();
+            let list = &transfer(false)[3..];
+            [&[0x00, 0xa3, size][..], name, list].concat()
+        };
+        let odd: [&[u8]; 5] = [
+            // Found by the fuzzer: a number alone is taken for a descriptor.
+            &[0x53, 0x40, 0x00],
+            &named(b"amqp:transfer:list"),
+            // A disposition, a transfer with a descriptor too wide, and no performative at all.
+            &[0x00, 0x53, 0x15, 0x45],
+            &[&[0x00, 0x70, 0, 0, 0, 0x14][..], &transfer(false)[3..]].concat(),
+            &[0x40],
+        ];
+        for performative in odd {
+            let bytes = frame(1, performative, &bomb);
+            assert!(through(&bytes).is_err(), "{performative:02x?}");
         }
     }
 

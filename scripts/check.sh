@@ -4,8 +4,10 @@
 #   scripts/check.sh          all of it
 #   scripts/check.sh --fast   without what takes long: interop, deny, publish, fresh lockfile
 #
-# Needs the Rust toolchain, node with npm, and python3 with venv. What else it uses (Azurite, the Python SDK,
-# cargo-deny) it installs into target/tools; the second run finds it there.
+# Needs the Rust toolchain, node with npm, and python3 with venv. What else it uses (Azurite, the SDKs of others,
+# cargo-deny) it installs below target; the second run finds it there.
+#
+# EHP_INTEROP_WRITE=1 lets the interop tests write docs/interop.md instead of comparing with it.
 
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -14,6 +16,8 @@ readonly AZURITE_VERSION=3.35.0
 readonly TOOLS="$PWD/target/tools"
 readonly LOGS="$PWD/target/check"
 readonly PYTHON="$TOOLS/venv/bin/python"
+# The dependencies of the official Rust clients are built once for both, apart from our own.
+readonly RUST_CLIENTS="$PWD/target/interop"
 readonly ACCOUNT=devstoreaccount1
 # The well-known key of every Azurite, from its documentation.
 readonly ACCOUNT_KEY='Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
@@ -74,6 +78,24 @@ install_python_sdk() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$wanted" && cp "$wanted" "$installed"
 }
 
+# From the lockfile, which names no registry: the packages come from the one that npm is set up for.
+install_js_sdk() {
+    local wanted=tests/interop/js/package-lock.json installed="$TOOLS/js/installed-lock.json"
+    cmp -s "$wanted" "$installed" && return
+    mkdir -p "$TOOLS/js"
+    cp tests/interop/js/package.json "$wanted" "$TOOLS/js" &&
+        npm ci --prefix "$TOOLS/js" --no-audit --no-fund --loglevel=error &&
+        cp "$wanted" "$installed"
+}
+
+build_rust_clients() {
+    local version
+    for version in 0.15 0.16; do
+        CARGO_TARGET_DIR="$RUST_CLIENTS" cargo build --quiet --locked \
+            --manifest-path "tests/interop/rust-$version/Cargo.toml" || return
+    done
+}
+
 install_cargo_deny() {
     PATH="$PATH:$TOOLS/cargo/bin"
     cargo deny --version 2>/dev/null && return
@@ -83,7 +105,7 @@ install_cargo_deny() {
 
 install_tools() {
     install_azurite || return
-    "$fast" || install_python_sdk
+    "$fast" || { install_python_sdk && install_js_sdk; }
 }
 
 # Starts Azurite on a free port and tells the tests where it is, and where the program is for those that start their own.
@@ -121,7 +143,8 @@ run_tests() {
 }
 
 interop() {
-    EHP_INTEROP=1 EHP_PYTHON="$PYTHON" run_tests --test interop
+    EHP_INTEROP=1 EHP_PYTHON="$PYTHON" EHP_JS="$TOOLS/js" EHP_RUST_CLIENTS="$RUST_CLIENTS/debug" \
+        run_tests --test interop
 }
 
 # Random bytes, disfigured traffic and faults against the emulator while the Python SDK works through it. Ten minutes of
@@ -160,6 +183,7 @@ if [ -e examples/quickstart.rs ]; then
     step "quickstart" timeout 120 cargo run --quiet --all-features --example quickstart
 fi
 if ! "$fast"; then
+    step "Rust clients" build_rust_clients
     step "interop" interop
     step "torture" torture
     step "cargo-deny" install_cargo_deny

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::env;
 use std::future::Future;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use eventhubs_emulator::{Emulator, EmulatorBuilder};
-use eventhubs_processor::{BlobCheckpointStore, CheckpointStore as _, GroupScope};
+use eventhubs_processor::{BlobCheckpointStore, CheckpointStore as _, GroupScope, Ownership};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -20,10 +22,14 @@ pub(crate) const PARTITIONS: [&str; 4] = ["0", "1", "2", "3"];
 pub(crate) const START: Duration = Duration::from_secs(30);
 
 /// What the tests were given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tools {
     python: PathBuf,
     azurite: PathBuf,
+    /// Where the packages of `js/package.json` are.
+    js: PathBuf,
+    /// Where the programs of `rust-0.15` and `rust-0.16` are.
+    rust_clients: PathBuf,
     storage_connection_string: String,
 }
 
@@ -42,6 +48,8 @@ impl Tools {
         Some(Self {
             python: required("EHP_PYTHON").into(),
             azurite: required("EHP_AZURITE_PROGRAM").into(),
+            js: required("EHP_JS").into(),
+            rust_clients: required("EHP_RUST_CLIENTS").into(),
             storage_connection_string,
         })
     }
@@ -59,20 +67,42 @@ impl Tools {
         }
     }
 
-    /// One of the programs beside this file.
+    /// One of the programs in `python`.
     pub(crate) fn python(&self, file: &str) -> Command {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/interop/python")
-            .join(file);
+        let path = beside("python").join(file);
         Command::new(file, &self.python).arg("-B").arg(path)
     }
 
-    /// Runs a command of `store.py` and returns what it printed.
+    /// One of the programs in `js`.
+    pub(crate) fn js(&self, file: &str) -> Command {
+        Command::new(file, Path::new("node"))
+            .arg(beside("js").join(file))
+            .env("EHP_JS", &self.js)
+    }
+
+    /// One of the programs in `rust-0.15` and `rust-0.16`.
+    pub(crate) fn rust_client(&self, name: &str) -> Command {
+        let path = self.rust_clients.join(name);
+        assert!(path.exists(), "{} is missing", path.display());
+        Command::new(name, &path)
+    }
+
+    /// Runs a command of `store.py` on Azurite and returns what it printed.
     pub(crate) async fn store_py(&self, container: &str, arguments: &[&str]) -> Value {
+        self.store_py_at(&self.storage_connection_string, container, arguments)
+            .await
+    }
+
+    async fn store_py_at(
+        &self,
+        storage_connection_string: &str,
+        container: &str,
+        arguments: &[&str],
+    ) -> Value {
         let mut program = self
             .python("store.py")
             .args(arguments)
-            .env("STORAGE_CONNECTION_STRING", &self.storage_connection_string)
+            .env("STORAGE_CONNECTION_STRING", storage_connection_string)
             .env("CHECKPOINT_CONTAINER", container)
             .spawn();
         program.exited(START).await;
@@ -95,26 +125,73 @@ impl Tools {
     }
 }
 
+/// Where the blobs of a group are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blobs {
+    Azurite,
+    /// The emulator's own.
+    Emulator,
+}
+
 /// A consumer group with its event hub and its records.
 #[derive(Debug)]
 pub(crate) struct Group {
     tools: Tools,
+    hub: String,
+    blobs: Blobs,
     pub(crate) event_hubs_connection_string: String,
+    storage_connection_string: String,
     pub(crate) container: String,
     pub(crate) store: BlobCheckpointStore,
     pub(crate) scope: GroupScope,
 }
 
 impl Group {
+    /// A group of the event hub [`HUB`], on Azurite.
     pub(crate) async fn new(tools: Tools, event_hubs_connection_string: &str) -> Self {
         let container = tools.create_container().await;
+        let storage = tools.storage_connection_string.clone();
         Self {
+            hub: HUB.to_owned(),
+            blobs: Blobs::Azurite,
             event_hubs_connection_string: event_hubs_connection_string.to_owned(),
             store: tools.store(&container),
             scope: GroupScope::new(host(event_hubs_connection_string), HUB, "$Default"),
+            storage_connection_string: storage,
             container,
             tools,
         }
+    }
+
+    /// A group of any event hub of an emulator.
+    pub(crate) async fn of(tools: &Tools, emulator: &Emulator, hub: &str, blobs: Blobs) -> Self {
+        let mut group = Self::new(tools.clone(), &emulator.event_hubs_connection_string()).await;
+        group.scope = GroupScope::new(host(&group.event_hubs_connection_string), hub, "$default");
+        hub.clone_into(&mut group.hub);
+        group.blobs = blobs;
+        if blobs == Blobs::Emulator {
+            emulator.create_container(&group.container).unwrap();
+            group.storage_connection_string = emulator.storage_connection_string();
+            group.store = BlobCheckpointStore::from_connection_string(
+                &group.storage_connection_string,
+                &group.container,
+            )
+            .unwrap();
+        }
+        group
+    }
+
+    /// A URL of the container with a signature in it: all that the official Rust store takes without TLS.
+    pub(crate) async fn container_url(&self) -> String {
+        let told = self
+            .tools
+            .store_py_at(
+                &self.storage_connection_string,
+                &self.container,
+                &["container-url"],
+            )
+            .await;
+        told["url"].as_str().unwrap().to_owned()
     }
 
     /// `python/produce.py`
@@ -133,25 +210,32 @@ impl Group {
         self.with_environment(Command::new("consume", &built("examples/consume")))
     }
 
-    fn with_environment(&self, command: Command) -> Command {
-        command
+    /// What consumers and producers of this group are told.
+    pub(crate) fn with_environment(&self, command: Command) -> Command {
+        let command = command
             .env(
                 "EVENTHUBS_CONNECTION_STRING",
                 &self.event_hubs_connection_string,
             )
-            .env("EVENTHUB_NAME", HUB)
-            .env(
-                "STORAGE_CONNECTION_STRING",
-                &self.tools.storage_connection_string,
-            )
-            .env("CHECKPOINT_CONTAINER", &self.container)
+            .env("EVENTHUB_NAME", &self.hub)
+            .env("STORAGE_CONNECTION_STRING", &self.storage_connection_string)
+            .env("CHECKPOINT_CONTAINER", &self.container);
+        match self.blobs {
+            // INTEROP: Azurite 3.35 answers requests up to version 2025-11-05; the newest package asks for more.
+            Blobs::Azurite => command.env("STORAGE_BLOB_PACKAGE", "storage-blob-for-azurite"),
+            Blobs::Emulator => command,
+        }
+    }
+
+    pub(crate) async fn listing(&self) -> Vec<Ownership> {
+        let listing = self.store.list_ownership(&self.scope).await.unwrap();
+        listing.ownerships
     }
 
     /// How many partitions each owner has; what nobody has is under the empty name.
     pub(crate) async fn owners(&self) -> BTreeMap<String, usize> {
-        let listing = self.store.list_ownership(&self.scope).await.unwrap();
         let mut owners = BTreeMap::new();
-        for ownership in listing.ownerships {
+        for ownership in self.listing().await {
             let owner = ownership
                 .owner_id
                 .map_or_else(String::new, |id| id.as_str().to_owned());
@@ -194,6 +278,27 @@ pub(crate) async fn emulator(
     settings(builder).start().await.unwrap()
 }
 
+/// An emulator in this process, on a port that connection strings need not name: Python and JS agree on the names of
+/// blobs then.
+///
+/// Everybody expects that port, so each emulator gets an address of its own out of 127.0.0.0/8: one network for each
+/// process of tests, one address for each call. Linux has them all; elsewhere they have to be added to the loopback
+/// interface.
+pub(crate) async fn emulator_at_5672(
+    settings: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder,
+) -> Emulator {
+    static USED: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, high, low, USED.fetch_add(1, Ordering::Relaxed) + 1);
+    let builder = Emulator::builder()
+        .with_host(host.into())
+        .with_amqp_port(5672);
+    match settings(builder).start().await {
+        Ok(emulator) => emulator,
+        Err(error) => panic!("no emulator at {host}: {error}"),
+    }
+}
+
 /// The emulator as a program of its own, and its connection string.
 pub(crate) async fn emulator_program() -> (Program, String) {
     let program = Command::new("eventhubs-emulator", &built("eventhubs-emulator"))
@@ -207,6 +312,13 @@ pub(crate) async fn emulator_program() -> (Program, String) {
         })
         .await;
     (program, connection_string)
+}
+
+/// A directory next to this file.
+fn beside(directory: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/interop")
+        .join(directory)
 }
 
 /// A program that cargo put beside this one.

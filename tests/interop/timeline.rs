@@ -8,6 +8,8 @@ use crate::program::{Line, Program};
 /// One stretch of reading a partition, from `initialize` to `close`.
 #[derive(Clone, Debug)]
 pub(crate) struct Term {
+    /// When `initialize` came.
+    pub(crate) began: Instant,
     /// First and last sequence number.
     pub(crate) events: Option<(i64, i64)>,
     /// Newest checkpoint that the program told of; only Python's does.
@@ -56,6 +58,7 @@ pub(crate) fn terms(lines: &[Line], partition: &str) -> Vec<Term> {
                 Some("initialize") => {
                     assert!(open.is_none(), "a term within a term: {line:?}");
                     terms.push(Term {
+                        began: line.at,
                         events: None,
                         checkpoint: None,
                         closed: None,
@@ -131,6 +134,11 @@ impl Union {
             self.bodies
                 .insert(event["body"].as_str().unwrap().to_owned());
         }
+    }
+
+    pub(crate) fn has(&self, partition: &str, number: i64) -> bool {
+        let seen = self.times.get(partition);
+        seen.is_some_and(|seen| seen.contains_key(&number))
     }
 
     /// How many events were processed more than once, counting each time beyond the first.

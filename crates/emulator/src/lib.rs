@@ -48,7 +48,8 @@ mod storage;
 pub use emulator::{
     BadFrame, BlobFaults, BlobOperation, ConfigError, ConnectionStatus, Emulator, EmulatorBuilder,
     EmulatorError, Event, Faults, HubStatus, InProcessStream, PartitionProperties, PartitionStatus,
-    PropertyValue, ReaderStatus, ReplyFault, ResetStage, SentEvent, StartError, Status, TlsFault,
+    PropertyValue, ReaderStatus, RecordedEvent, ReplyFault, ResetStage, SentEvent, StartError,
+    Status, TlsFault,
 };
 pub use storage::DataError;
 

@@ -5,6 +5,7 @@ It prints one line more, after each checkpoint that the store has confirmed:
 """
 
 import asyncio
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -13,7 +14,7 @@ from azure.eventhub import CloseReason
 from azure.eventhub.aio import EventHubConsumerClient
 from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
 
-from lines import print_line, required
+from lines import print_lifecycle, print_line, required, seconds
 
 
 class Printer:
@@ -59,16 +60,6 @@ class Printer:
         print_lifecycle("error", context, f"{type(error).__name__}: {error}")
 
 
-def print_lifecycle(what: str, context, reason: str | None = None) -> None:
-    partition = context.partition_id if context else None
-    print_line({"lifecycle": what, "partition": partition, "reason": reason})
-
-
-def seconds(name: str, default: float) -> float:
-    milliseconds = os.environ.get(name)
-    return int(milliseconds) / 1000 if milliseconds else default
-
-
 async def main() -> None:
     store = BlobCheckpointStore.from_connection_string(
         required("STORAGE_CONNECTION_STRING"), required("CHECKPOINT_CONTAINER"))
@@ -97,4 +88,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger("azure.eventhub._pyamqp").setLevel(logging.WARNING)
+    logging.getLogger("azure.core").setLevel(logging.WARNING)
     asyncio.run(main())

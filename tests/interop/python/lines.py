@@ -3,12 +3,16 @@
 import json
 import os
 import sys
+import threading
+
+printing = threading.Lock()
 
 
 def print_line(line: dict) -> None:
     """A line goes out whole and at once, so that whoever kills this process sees all it did."""
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    with printing:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 def required(name: str) -> str:
@@ -16,3 +20,13 @@ def required(name: str) -> str:
     if not value:
         sys.exit(f"the environment variable {name} is not set")
     return value
+
+
+def print_lifecycle(what: str, context, reason: str | None = None) -> None:
+    partition = context.partition_id if context else None
+    print_line({"lifecycle": what, "partition": partition, "reason": reason})
+
+
+def seconds(name: str, default: float) -> float:
+    milliseconds = os.environ.get(name)
+    return int(milliseconds) / 1000 if milliseconds else default

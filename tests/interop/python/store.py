@@ -6,8 +6,10 @@ One command from the arguments; the result is one line of JSON.
 import argparse
 import asyncio
 import json
+from datetime import datetime, timedelta, timezone
 
 from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
+from azure.eventhub.extensions.checkpointstoreblobaio._vendor.storage.blob import generate_container_sas
 
 from lines import print_line, required
 
@@ -24,6 +26,15 @@ async def put(store: BlobCheckpointStore, args: argparse.Namespace) -> None:
     for name, metadata in json.loads(args.records).items():
         await store._container_client.upload_blob(f"{group}/{name}", b"", metadata=metadata)
     print_line({"put": True})
+
+
+async def container_url(store: BlobCheckpointStore, _) -> None:
+    # Nor has it this; the storage client that it brings along has.
+    container = store._container_client
+    signature = generate_container_sas(
+        container.account_name, container.container_name, account_key=container.credential.account_key,
+        permission="racwdl", expiry=datetime.now(timezone.utc) + timedelta(hours=1))
+    print_line({"url": f"{container.url}?{signature}"})
 
 
 async def list_ownership(store: BlobCheckpointStore, args: argparse.Namespace) -> None:
@@ -70,6 +81,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     commands.add_parser("create-container").set_defaults(run=create_container)
+    commands.add_parser("container-url").set_defaults(run=container_url)
     for name, run in [
         ("put", put),
         ("list-ownership", list_ownership),

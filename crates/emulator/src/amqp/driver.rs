@@ -74,6 +74,7 @@ where
         let Pace {
             is_frozen, delay, ..
         } = *pace.borrow_and_update();
+        let delay = delay.max(connection.output_delay());
         let is_held = held(&mut held_until, delay, connection.has_output());
         let wants_input = connection.wants_input() && !is_frozen;
         let has_output = connection.has_output() && !is_frozen && !is_held;

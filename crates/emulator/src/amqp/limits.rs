@@ -65,3 +65,6 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// INTEROP: fe2o3-amqp up to 0.16.2 loses a disposition that overtakes its own bookkeeping; with
 /// 1 ms and more no loss was seen.
 pub(crate) const DISPOSITION_DELAY: Duration = Duration::from_millis(2);
+/// INTEROP: fe2o3-amqp up to 0.16.2, and with it the official Rust SDK, closes the connection if the
+/// answer to a detach comes between the detach and the `end` that it sends right after it.
+pub(crate) const DETACH_DELAY: Duration = Duration::from_millis(2);

@@ -34,6 +34,10 @@ pub(crate) struct StoredEvent {
 }
 
 impl StoredEvent {
+    pub(crate) fn enqueued_ms(&self) -> i64 {
+        self.enqueued_ms
+    }
+
     /// Memory it takes.
     fn cost(&self) -> usize {
         self.encoded.len() + size_of::<Self>()
@@ -151,6 +155,10 @@ impl Log {
             last_enqueued_ms: self.edge.last_enqueued_ms,
             is_empty: self.events.is_empty(),
         }
+    }
+
+    pub(super) fn offset_of(&self, event: &StoredEvent) -> Offset {
+        self.offset(event.offset)
     }
 
     fn offset(&self, number: u64) -> Offset {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::budget::Share;
 use super::log::{Appended, Log, LogState, StoredEvent};
 use super::message::Message;
+use super::offset::Offset;
 use super::position::{Position, PositionError};
 use super::{Clock, Listener, lock};
 
@@ -128,6 +129,14 @@ impl Partition {
             events,
             state,
         }
+    }
+
+    /// All events that are kept, with their offsets, and the sequence number of the first.
+    pub(crate) fn events(&self) -> (i64, Vec<(Offset, StoredEvent)>) {
+        let inner = self.current();
+        let (first, events) = inner.log.read(0, usize::MAX, usize::MAX);
+        let with_offset = |event: &StoredEvent| (inner.log.offset_of(event), event.clone());
+        (first, events.map(with_offset).collect())
     }
 
     /// Forgets a receiver that went away while it waited.

@@ -11,10 +11,11 @@ mod faults;
 mod network;
 mod operation;
 mod place_faults;
+mod record;
 mod status;
 mod stream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,6 +28,7 @@ pub use error::{EmulatorError, StartError};
 pub use event::{Event, PropertyValue};
 pub use faults::Faults;
 use network::Network;
+pub use record::RecordedEvent;
 pub(crate) use status::of as status;
 pub use status::{ConnectionStatus, HubStatus, PartitionStatus, ReaderStatus, Status};
 pub use stream::InProcessStream;
@@ -116,8 +118,12 @@ impl Emulator {
             DEFAULT_AMQP_PORT => String::new(),
             port => format!(":{port}"),
         };
+        let host = match reachable(self.amqp_addr.ip()).as_str() {
+            "127.0.0.1" | "[::1]" => "localhost".to_owned(),
+            other => other.to_owned(),
+        };
         format!(
-            "Endpoint=sb://localhost{port};SharedAccessKeyName={name};SharedAccessKey={key};\
+            "Endpoint=sb://{host}{port};SharedAccessKeyName={name};SharedAccessKey={key};\
              UseDevelopmentEmulator=true;"
         )
     }
@@ -125,11 +131,12 @@ impl Emulator {
     /// The connection string of the storage account.
     #[must_use]
     pub fn storage_connection_string(&self) -> String {
+        let host = reachable(self.blob_addr.ip());
         let port = self.blob_addr.port();
         format!(
             "DefaultEndpointsProtocol=http;AccountName={WELL_KNOWN_ACCOUNT};\
              AccountKey={WELL_KNOWN_KEY};\
-             BlobEndpoint=http://127.0.0.1:{port}/{WELL_KNOWN_ACCOUNT};"
+             BlobEndpoint=http://{host}:{port}/{WELL_KNOWN_ACCOUNT};"
         )
     }
 
@@ -274,5 +281,15 @@ impl Emulator {
             .broker
             .hub(name)
             .ok_or_else(|| EmulatorError::NoSuchHub(name.to_owned()))
+    }
+}
+
+/// How a program on this machine writes the address that is listened on.
+fn reachable(listened_on: IpAddr) -> String {
+    match listened_on {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
     }
 }

@@ -17,5 +17,6 @@ mod network_faults;
 mod nodes;
 mod place_faults;
 mod receiving;
+mod records;
 mod sending;
 mod support;

@@ -63,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) now: Instant,
     /// A fault has ended the connection without a word.
     pub(crate) is_cut: bool,
+    /// The output answers a detach.
+    pub(crate) has_detached: bool,
     /// Replies a fault holds back.
     pub(crate) late: LateReplies,
     ready: VecDeque<LinkKey>,
@@ -132,6 +134,7 @@ impl Connection {
                 max_frame: limits::MIN_MAX_FRAME as usize,
                 settlements: Settlements::default(),
                 is_cut: false,
+                has_detached: false,
                 late: LateReplies::default(),
                 now,
                 ready: VecDeque::new(),
@@ -155,6 +158,15 @@ impl Connection {
 
     pub(crate) fn has_output(&self) -> bool {
         self.core.output.len() > 0
+    }
+
+    /// How long the output waits before it leaves.
+    pub(crate) fn output_delay(&mut self) -> Duration {
+        self.core.has_detached &= self.has_output();
+        match self.core.has_detached {
+            true => limits::DETACH_DELAY,
+            false => Duration::ZERO,
+        }
     }
 
     /// A peer that does not take its replies gets no more requests read.

@@ -22,6 +22,7 @@ impl Session {
         }
         if !matches!(link.kind, LinkKind::Detached) {
             core.settlements.flush_all(&mut core.output);
+            core.has_detached = true;
             core.output.write(|buf| {
                 outgoing::detach(buf, self.channel, detach.handle, detach.closed, None);
             });

@@ -277,6 +277,26 @@ fn a_detach_settles_what_is_owed_before_it_is_answered() {
 }
 
 #[test]
+fn the_answer_to_a_detach_waits_a_little() {
+    let mut peer = Peer::opened();
+    peer.attach(0, false, "hub");
+    assert_eq!(peer.connection.output_delay(), Duration::ZERO);
+    peer.output();
+    peer.frame(0, descriptor::DETACH, |f| {
+        f.uint(0).boolean(true);
+    });
+    assert_eq!(
+        peer.connection.output_delay(),
+        crate::amqp::limits::DETACH_DELAY
+    );
+    assert_eq!(codes(&peer.output()), [descriptor::DETACH]);
+    assert_eq!(peer.connection.output_delay(), Duration::ZERO);
+    // Nothing that comes after it waits.
+    peer.attach(0, false, "hub");
+    assert_eq!(peer.connection.output_delay(), Duration::ZERO);
+}
+
+#[test]
 fn an_oversize_message_is_rejected_and_not_kept() {
     let mut peer = Peer::opened();
     peer.attach(0, false, "hub/Partitions/0");

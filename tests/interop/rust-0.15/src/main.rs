@@ -1,0 +1,25 @@
+//! The official Rust client 0.15 on the emulator, feature by feature. Logs go to stderr, as `RUST_LOG` says.
+
+mod buffered;
+mod consume;
+#[path = "../../rust/features.rs"]
+mod features;
+#[path = "../../rust/namespace.rs"]
+mod namespace;
+
+use namespace::BoxError;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    match std::env::args().nth(1).as_deref() {
+        Some("features") => features::features().await,
+        Some("latest") => features::latest().await,
+        Some("owner-levels") => features::owner_levels().await,
+        Some("consume") => consume::consume().await,
+        _ => Err("usage: interop-rust-0-15 features|latest|owner-levels|consume".into()),
+    }
+}

@@ -53,11 +53,11 @@ async fn works(test: &str, stranger: Stranger) {
         let hubs = Hubs::start(&tools, stranger).await;
         let mut column = Column::of(stranger);
         hubs.features(&mut column).await;
-        column.set(Feature::Latest, hubs.latest().await);
+        column.set(Feature::Latest, &hubs.latest().await);
         hubs.owner_levels(&mut column).await;
         for blobs in [Blobs::Emulator, Blobs::Azurite] {
             let cell = own_processor(&tools, stranger, blobs).await;
-            column.set(Feature::Processor(blobs), cell);
+            column.set(Feature::Processor(blobs), &cell);
         }
         hubs.emulator.stop().await;
         column.settle();
@@ -123,9 +123,9 @@ impl<'a> Hubs<'a> {
                 let received = told.received(position.name);
                 self.judge(position, &received, &program)
             });
-            column.set(feature, cell);
+            column.set(feature, &cell);
         }
-        column.set(Feature::LastEnqueued, self.last_enqueued(&told));
+        column.set(Feature::LastEnqueued, &self.last_enqueued(&told));
     }
 
     fn properties(&self, told: &Told<'_>, column: &mut Column) {
@@ -135,7 +135,7 @@ impl<'a> Hubs<'a> {
         let created = UNIX_EPOCH + Duration::from_millis(hub["created_ms"].as_u64().unwrap());
         let age = self.record[0].enqueued_time.duration_since(created);
         assert!(age.unwrap() < Duration::from_secs(60), "{hub}");
-        column.set(Feature::HubProperties, Cell::Works);
+        column.set(Feature::HubProperties, &Cell::Works);
 
         let partitions = told.all("partition");
         let last = &self.record[9];
@@ -147,7 +147,7 @@ impl<'a> Hubs<'a> {
         assert_eq!(partitions[0]["id"], "0");
         assert_eq!(partitions[0]["last"], -1);
         assert_eq!(partitions[0]["is_empty"], true);
-        column.set(Feature::PartitionProperties, Cell::Works);
+        column.set(Feature::PartitionProperties, &Cell::Works);
     }
 
     /// All that was sent is in the partitions where it belongs, once, in order, and nothing else is.
@@ -163,7 +163,7 @@ impl<'a> Hubs<'a> {
             ("buffered", Feature::SendBuffered, 50, None, None),
         ] {
             if let Some(reason) = told.unsupported(label) {
-                column.set(feature, reason);
+                column.set(feature, &reason);
                 continue;
             }
             assert!(told.all("sent").contains(&json!(label)), "{:?}", told.0);
@@ -175,7 +175,7 @@ impl<'a> Hubs<'a> {
             let bodies = (0..count).map(|n| body(label, n));
             if label == "buffered" {
                 assert_in_order_and_complete(&found, &bodies.collect::<Vec<_>>());
-                column.set(feature, buffered_keys(&mut partitions));
+                column.set(feature, &buffered_keys(&mut partitions));
                 continue;
             }
             assert_eq!(found.len(), 1, "{label} is in several partitions");
@@ -187,7 +187,7 @@ impl<'a> Hubs<'a> {
                 events.iter().all(|e| e.partition_key.as_deref() == key),
                 "{label}"
             );
-            column.set(feature, Cell::Works);
+            column.set(feature, &Cell::Works);
         }
         assert!(partitions.iter().all(Vec::is_empty), "{partitions:?}");
     }
@@ -241,8 +241,8 @@ impl<'a> Hubs<'a> {
         let first = first.unwrap_or_else(|| panic!("nobody came: {program:?}"));
         if first.is_none() {
             let reason = Cell::NotInSdk("the owner level is not sent".to_owned());
-            column.set(Feature::HigherLevelTakes, reason.clone());
-            column.set(Feature::LowerLevelRefused, reason);
+            column.set(Feature::HigherLevelTakes, &reason);
+            column.set(Feature::LowerLevelRefused, &reason);
             return;
         }
         assert_eq!(first, Some(1));
@@ -256,7 +256,7 @@ impl<'a> Hubs<'a> {
                 .find_map(|line| Some(line.value["taken"].as_str()?.to_owned()))
         });
         assert_names_the_loss(&error.await, &program);
-        column.set(Feature::HigherLevelTakes, Cell::Works);
+        column.set(Feature::HigherLevelTakes, &Cell::Works);
 
         let refused = program.wait_for("refused", WAIT, |lines| {
             lines.iter().find_map(|line| {
@@ -275,7 +275,7 @@ impl<'a> Hubs<'a> {
         program.exited(START).await;
         program.succeeded();
         assert_eq!(Told(&program).one("kept"), &json!([]), "{program:?}");
-        column.set(Feature::LowerLevelRefused, Cell::Works);
+        column.set(Feature::LowerLevelRefused, &Cell::Works);
     }
 
     fn levels(&self, partition: &str) -> Vec<Option<i64>> {

@@ -133,7 +133,7 @@ impl Column {
         }
     }
 
-    pub(super) fn set(&mut self, feature: Feature, cell: Cell) {
+    pub(super) fn set(&mut self, feature: Feature, cell: &Cell) {
         let before = self.cells.insert(feature.to_string(), cell.to_string());
         assert_eq!(before, None, "{feature} twice");
     }

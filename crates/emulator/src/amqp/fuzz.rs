@@ -145,7 +145,7 @@ pub(crate) fn selector(data: &[u8]) {
         "{text}"
     );
     // The same words and nothing between them but spaces and quotes.
-    let words = |text: &str| text.replace([' ', '\t', '\r', '\n', '\''], "");
+    let words = |text: &str| text.replace(|c: char| c.is_whitespace() || c == '\'', "");
     if field == "x-opt-offset" {
         assert_eq!(words(&canonical), words(text));
     }

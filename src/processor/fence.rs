@@ -35,13 +35,26 @@ impl Sent {
             .elapsed()
             .max(self.wall.elapsed().unwrap_or_default())
     }
+
+    fn since(&self, before: &Self) -> Duration {
+        self.monotonic
+            .saturating_duration_since(before.monotonic)
+            .max(self.wall.duration_since(before.wall).unwrap_or_default())
+    }
 }
 
-/// The last write that the store confirmed.
+/// What the store confirmed.
 #[derive(Debug)]
 pub(super) struct Lease {
     span: Duration,
-    confirmed: Mutex<Option<Sent>>,
+    confirmed: Mutex<Option<Confirmed>>,
+}
+
+/// Writes none of which came too late after the one before.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    first: Sent,
+    last: Sent,
 }
 
 impl Lease {
@@ -58,8 +71,15 @@ impl Lease {
     /// Notes a confirmed write.
     pub(super) fn confirm(&self, sent: Sent) {
         let mut confirmed = self.lock();
-        if confirmed.is_none_or(|before| before.monotonic < sent.monotonic) {
-            *confirmed = Some(sent);
+        match &mut *confirmed {
+            Some(Confirmed { last, .. }) if last.monotonic >= sent.monotonic => {}
+            Some(Confirmed { last, .. }) if sent.since(last) < self.span => *last = sent,
+            _ => {
+                *confirmed = Some(Confirmed {
+                    first: sent,
+                    last: sent,
+                });
+            }
         }
     }
 
@@ -67,12 +87,12 @@ impl Lease {
         *self.lock() = None;
     }
 
-    fn holds(&self) -> bool {
-        let confirmed = *self.lock();
-        confirmed.is_some_and(|sent| sent.age() < self.span)
+    fn holding(&self) -> Option<Confirmed> {
+        self.lock()
+            .filter(|confirmed| confirmed.last.age() < self.span)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Sent>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Confirmed>> {
         // A panic cannot leave the value half written.
         self.confirmed
             .lock()
@@ -140,8 +160,14 @@ impl Fence {
     }
 
     /// Whether the lease alone proves that the partition is ours.
+    ///
+    /// INVARIANT: a record counts only if it was written after our last silence. While we were silent anybody could
+    /// take it, and the renewal of another record, which ends the silence, says nothing about this one.
     pub(super) fn lease_holds(&self) -> bool {
-        self.owner.holds() && self.record.holds()
+        let (Some(owner), Some(record)) = (self.owner.holding(), self.record.holding()) else {
+            return false;
+        };
+        record.last.monotonic >= owner.first.monotonic
     }
 
     /// Whether the handler may be called and a checkpoint written.
@@ -204,6 +230,26 @@ mod tests {
             fence.owner.confirm(Sent::now());
         }
         assert!(!fence.lease_holds(), "110 s of 120 s less a margin of 12 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_after_a_silence_proves_nothing_about_other_records() {
+        let lost = fence(UnprovenOwnership::Pause);
+        let kept = Fence::new(
+            UnprovenOwnership::Pause,
+            Arc::clone(&lost.owner),
+            Duration::from_secs(120),
+        );
+        lost.confirm(Sent::now());
+        tokio::time::advance(Duration::from_secs(20)).await;
+        kept.confirm(Sent::now());
+        assert!(lost.lease_holds(), "no silence so far");
+        tokio::time::advance(Duration::from_secs(23)).await;
+        kept.confirm(Sent::now());
+        assert!(kept.lease_holds());
+        assert!(!lost.lease_holds(), "taken, perhaps, while we were silent");
+        lost.confirm(Sent::now());
+        assert!(lost.lease_holds());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Protocol bugs to plant around the library, so that the oracle can show that it would notice them.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::store::StoreClient;
 /// A bug that can be planted without touching the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Bug {
+    /// One checkpoint in five is acknowledged and not written.
+    AckUnwritten,
     /// The stored checkpoint is read as one event further.
     CheckpointAhead,
     /// The handler checkpoints an event before it has processed it.
@@ -27,6 +30,10 @@ pub enum Bug {
     EarlyRelinquish,
     /// Every second record is missing from a listing.
     HalfListing,
+    /// An ownership write that failed is taken for a successful one.
+    FailedAsWritten,
+    /// A receiver takes everything there is, whatever it was asked for.
+    Hoard,
     /// A lost race for a partition is taken for a won one.
     LostAsWritten,
     /// A checkpoint that lost the race is written again on the new version, without looking at its number.
@@ -39,10 +46,16 @@ pub enum Bug {
     OpenAtLatest,
     /// Two events that arrive together change places.
     Reorder,
+    /// A term ends and starts again for no reason.
+    Restless,
+    /// A request that failed is sent again at once, up to fifty times.
+    RetryStorm,
     /// Partitions are not given back, and nobody is told.
     SilentRelinquish,
     /// Ages are taken by a clock that is 200 s ahead.
     SkewedDate,
+    /// Silences look shorter than they are, by four suspect times.
+    SlowHeir,
     /// Every receiver but the first starts one event too late.
     SkipOnOpen,
     /// A handler's failure is reported as success.
@@ -55,20 +68,26 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: &'static [Self] = &[
+        Self::AckUnwritten,
         Self::CheckpointAhead,
         Self::CheckpointDelivered,
         Self::CorruptBody,
         Self::EarlyRelinquish,
+        Self::FailedAsWritten,
         Self::HalfListing,
+        Self::Hoard,
         Self::LostAsWritten,
         Self::NaiveCheckpoint,
         Self::NeverRenew,
         Self::NoOwnerLevel,
         Self::OpenAtLatest,
         Self::Reorder,
+        Self::Restless,
+        Self::RetryStorm,
         Self::SilentRelinquish,
         Self::SkewedDate,
+        Self::SlowHeir,
         Self::SkipOnOpen,
         Self::SwallowErrors,
         Self::UnconditionalCheckpoint,
@@ -82,14 +101,23 @@ pub(crate) struct BuggyStore {
     inner: StoreClient,
     bug: Option<Bug>,
     written: Arc<Mutex<BTreeSet<PartitionId>>>,
+    /// Four suspect times, for [`Bug::SlowHeir`].
+    delay: Duration,
+    /// Checkpoints so far.
+    checkpoints: Arc<AtomicU64>,
 }
 
+/// How often a request is repeated at once by [`Bug::RetryStorm`].
+const STORM: usize = 50;
+
 impl BuggyStore {
-    pub(crate) fn new(inner: StoreClient, bug: Option<Bug>) -> Self {
+    pub(crate) fn new(inner: StoreClient, bug: Option<Bug>, suspect_time: Duration) -> Self {
         Self {
             inner,
             bug,
             written: Arc::default(),
+            delay: suspect_time * 4,
+            checkpoints: Arc::default(),
         }
     }
 
@@ -104,6 +132,11 @@ impl BuggyStore {
         })
     }
 
+    /// Whether an ownership write is under way.
+    pub(crate) fn is_claiming(&self) -> bool {
+        self.inner.is_claiming()
+    }
+
     fn remember(&self, partition_id: &PartitionId) -> bool {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         !written.insert(partition_id.clone())
@@ -113,7 +146,14 @@ impl BuggyStore {
 #[async_trait]
 impl CheckpointStore for BuggyStore {
     async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
-        let mut listing = self.inner.list_ownership(scope).await?;
+        let mut listing = self.inner.list_ownership(scope).await;
+        for _ in 0..STORM {
+            if self.bug != Some(Bug::RetryStorm) || listing.is_ok() {
+                break;
+            }
+            listing = self.inner.list_ownership(scope).await;
+        }
+        let mut listing = listing?;
         match self.bug {
             Some(Bug::HalfListing) => {
                 let mut is_kept = false;
@@ -122,6 +162,7 @@ impl CheckpointStore for BuggyStore {
                     is_kept
                 });
             }
+            Some(Bug::SlowHeir) => listing.as_of -= self.delay,
             Some(Bug::SkewedDate) => listing.as_of += Duration::from_secs(200),
             _ => {}
         }
@@ -153,8 +194,13 @@ impl CheckpointStore for BuggyStore {
         let outcome = self
             .inner
             .claim_ownership(scope, partition_id, owner_id, sent)
-            .await?;
-        Ok(match outcome {
+            .await;
+        if self.bug == Some(Bug::FailedAsWritten)
+            && !matches!(outcome, Ok(WriteOutcome::Written(_)))
+        {
+            return Ok(Self::pretended(condition));
+        }
+        Ok(match outcome? {
             WriteOutcome::Lost if self.bug == Some(Bug::LostAsWritten) => {
                 Self::pretended(condition)
             }
@@ -192,6 +238,11 @@ impl CheckpointStore for BuggyStore {
         checkpoint: &Checkpoint,
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
+        let number = self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        if self.bug == Some(Bug::AckUnwritten) && number % 5 == 4 {
+            self.inner.acknowledged(checkpoint);
+            return Ok(Self::pretended(condition));
+        }
         let unconditional = WriteCondition::Unconditional;
         let sent = if self.bug == Some(Bug::UnconditionalCheckpoint) {
             &unconditional
@@ -202,6 +253,9 @@ impl CheckpointStore for BuggyStore {
             .inner
             .update_checkpoint(scope, checkpoint, sent)
             .await?;
+        if matches!(outcome, WriteOutcome::Written(_)) {
+            self.inner.acknowledged(checkpoint);
+        }
         if self.bug == Some(Bug::NaiveCheckpoint) && matches!(outcome, WriteOutcome::Lost) {
             let found = self
                 .inner

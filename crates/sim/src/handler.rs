@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eventhubs_processor::{
     CheckpointError, CloseReason, EventHandler, EventParts, EventPosition, HandlerResult,
-    PartitionContext, ReceivedEvent,
+    PartitionContext, ProcessingError, ReceivedEvent,
 };
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use crate::bugs::Bug;
 use crate::gate::Gate;
 use crate::history::{Happening, Member, Partition, TermId};
+use crate::marks::Mark;
 use crate::payload;
 use crate::terms::Terms;
 use crate::world::{World, partition_number};
@@ -31,8 +32,12 @@ pub(crate) struct Settings {
     pub(crate) max_ms: u64,
     pub(crate) errors: u32,
     pub(crate) panics: u32,
-    /// Events between two checkpoints.
-    pub(crate) checkpoint_every: i64,
+    /// Calls that do not return while this is not zero.
+    pub(crate) hangs: u32,
+    /// Events between two checkpoints; `None` leaves them to the processor.
+    pub(crate) checkpoint_every: Option<i64>,
+    /// Whether events come in batches, all of which count as delivered.
+    pub(crate) has_batches: bool,
     pub(crate) chance: StdRng,
 }
 
@@ -60,6 +65,7 @@ struct Call {
 enum End {
     Done,
     Error,
+    Hang,
     Panic,
 }
 
@@ -85,15 +91,113 @@ impl SimHandler {
             End::Panic
         } else if roll < settings.panics + settings.errors {
             End::Error
+        } else if settings.hangs > 0 && settings.chance.random_range(0..1000) < settings.hangs {
+            End::Hang
         } else {
             End::Done
         };
         Call {
             time,
             end,
-            is_checkpointed: (seq + 1) % settings.checkpoint_every == 0,
-            probes_ahead: settings.chance.random_range(0..200) == 0,
+            is_checkpointed: settings
+                .checkpoint_every
+                .is_some_and(|every| (seq + 1) % every == 0),
+            probes_ahead: !settings.has_batches && settings.chance.random_range(0..200) == 0,
         }
+    }
+
+    /// Writes a checkpoint and notes what came of it.
+    async fn checkpoint(&self, context: &PartitionContext, event: &ReceivedEvent) {
+        let (member, partition, seq) = (self.member, number(context), event.sequence_number());
+        match context.update_checkpoint(event).await {
+            Ok(()) => self.world.note(Happening::CheckpointAcked {
+                member,
+                partition,
+                seq,
+            }),
+            // One that fails is made good for by the next.
+            Err(error) => {
+                if let Some(mark) = mark_of(&error) {
+                    self.world.reach(mark);
+                }
+            }
+        }
+    }
+
+    async fn handle(
+        &self,
+        context: &PartitionContext,
+        event: ReceivedEvent,
+        is_same_call: bool,
+    ) -> HandlerResult {
+        self.gate.pass().await;
+        let (member, partition, seq) = (self.member, number(context), event.sequence_number());
+        let term = {
+            let mut current = self.current();
+            let entry = current.entry(partition).or_insert((TermId::MAX, None));
+            entry.0
+        };
+        self.world.note(Happening::HandlerStarted {
+            member,
+            partition,
+            term,
+            seq,
+            is_same_call,
+        });
+        if event.body() != payload::body(self.world.seed().0, partition, seq) {
+            self.world.note(Happening::Corrupted { partition, seq });
+        }
+        let call = self.draw(seq);
+        if self.bug == Some(Bug::CheckpointDelivered) && call.is_checkpointed {
+            self.checkpoint(context, &event).await;
+        }
+        if call.probes_ahead {
+            let parts = EventParts::new(seq + 1, "1", event.enqueued_time(), "");
+            match context.update_checkpoint(&ReceivedEvent::new(parts)).await {
+                Err(CheckpointError::NotDelivered { .. }) => {
+                    self.world.reach(Mark::CheckpointRefusedAhead);
+                }
+                _ => self.accepted(partition, "a checkpoint beyond the last delivered event"),
+            }
+        }
+        if self.bug == Some(Bug::Restless) && seq % 97 == 96 {
+            return Err("without a reason".into());
+        }
+        tokio::time::sleep(call.time).await;
+        self.gate.pass().await;
+        while call.end == End::Hang && self.behaviour.settings().hangs > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.gate.pass().await;
+        if matches!(call.end, End::Error | End::Panic) {
+            self.world.note(Happening::HandlerFailed {
+                member,
+                partition,
+                term,
+                seq,
+            });
+            if self.bug == Some(Bug::SwallowErrors) {
+                return Ok(());
+            }
+            if call.end == End::Panic {
+                // Unwinds as a panic does, and leaves the terminal alone.
+                std::panic::resume_unwind(Box::new("as planned"));
+            }
+            return Err("as planned".into());
+        }
+        self.world.note(Happening::HandlerDone {
+            member,
+            partition,
+            term,
+            seq,
+        });
+        if call.is_checkpointed {
+            self.checkpoint(context, &event).await;
+        }
+        if let Some((_, last)) = self.current().get_mut(&partition) {
+            *last = Some(event);
+        }
+        Ok(())
     }
 
     fn current(&self) -> MutexGuard<'_, BTreeMap<Partition, (TermId, Option<ReceivedEvent>)>> {
@@ -107,6 +211,17 @@ impl SimHandler {
             what,
         });
     }
+}
+
+fn mark_of(error: &CheckpointError) -> Option<Mark> {
+    Some(match error {
+        CheckpointError::NotDelivered { .. } => Mark::CheckpointRefusedAhead,
+        CheckpointError::OwnershipLost => Mark::CheckpointRefusedAtEnd,
+        CheckpointError::OwnershipUnproven => Mark::CheckpointRefusedUnproven,
+        CheckpointError::Store(_) => Mark::CheckpointStoreError,
+        CheckpointError::Unknown(_) => Mark::CheckpointUnknown,
+        _ => return None,
+    })
 }
 
 fn number(context: &PartitionContext) -> Partition {
@@ -130,64 +245,16 @@ impl EventHandler for SimHandler {
     }
 
     async fn on_event(&self, context: &PartitionContext, event: ReceivedEvent) -> HandlerResult {
-        self.gate.pass().await;
-        let (member, partition, seq) = (self.member, number(context), event.sequence_number());
-        let term = {
-            let mut current = self.current();
-            let entry = current.entry(partition).or_insert((TermId::MAX, None));
-            entry.1 = Some(event.clone());
-            entry.0
-        };
-        self.world.note(Happening::HandlerStarted {
-            member,
-            partition,
-            term,
-            seq,
-        });
-        if event.body() != payload::body(self.world.seed().0, partition, seq) {
-            self.world.note(Happening::Corrupted { partition, seq });
-        }
-        let call = self.draw(seq);
-        if self.bug == Some(Bug::CheckpointDelivered) && call.is_checkpointed {
-            let _ = context.update_checkpoint(&event).await;
-        }
-        if call.probes_ahead {
-            let parts = EventParts::new(seq + 1, "1", event.enqueued_time(), "");
-            if context
-                .update_checkpoint(&ReceivedEvent::new(parts))
-                .await
-                .is_ok()
-            {
-                self.accepted(partition, "a checkpoint beyond the last delivered event");
-            }
-        }
-        tokio::time::sleep(call.time).await;
-        self.gate.pass().await;
-        if call.end != End::Done {
-            self.world.note(Happening::HandlerFailed {
-                member,
-                partition,
-                term,
-                seq,
-            });
-            if self.bug == Some(Bug::SwallowErrors) {
-                return Ok(());
-            }
-            if call.end == End::Panic {
-                // Unwinds as a panic does, and leaves the terminal alone.
-                std::panic::resume_unwind(Box::new("as planned"));
-            }
-            return Err("as planned".into());
-        }
-        self.world.note(Happening::HandlerDone {
-            member,
-            partition,
-            term,
-            seq,
-        });
-        if call.is_checkpointed {
-            // One that fails is made good for by the next.
-            let _ = context.update_checkpoint(&event).await;
+        self.handle(context, event, false).await
+    }
+
+    async fn on_event_batch(
+        &self,
+        context: &PartitionContext,
+        events: Vec<ReceivedEvent>,
+    ) -> HandlerResult {
+        for (number, event) in events.into_iter().enumerate() {
+            self.handle(context, event, number > 0).await?;
         }
         Ok(())
     }
@@ -202,13 +269,19 @@ impl EventHandler for SimHandler {
         let Some((term, last)) = self.current().remove(&partition) else {
             return Ok(());
         };
-        if reason != CloseReason::Shutdown
-            && let Some(last) = last
-        {
-            match context.update_checkpoint(&last).await {
-                Err(CheckpointError::OwnershipLost) => {}
-                _ => self.accepted(partition, "a checkpoint after the end of the term"),
+        match (reason, last) {
+            (_, None) => {}
+            (CloseReason::Shutdown, Some(last)) => {
+                if self.behaviour.settings().checkpoint_every.is_some() {
+                    self.checkpoint(context, &last).await;
+                }
             }
+            (_, Some(last)) => match context.update_checkpoint(&last).await {
+                Err(CheckpointError::OwnershipLost) => {
+                    self.world.reach(Mark::CheckpointRefusedAtEnd);
+                }
+                _ => self.accepted(partition, "a checkpoint after the end of the term"),
+            },
         }
         self.world.note(Happening::TermEnded {
             member,
@@ -217,5 +290,21 @@ impl EventHandler for SimHandler {
             by_shutdown: reason == CloseReason::Shutdown,
         });
         Ok(())
+    }
+
+    async fn on_error(&self, _: Option<&PartitionContext>, error: &ProcessingError) {
+        let mark = match error {
+            ProcessingError::Handler { .. } => Mark::ToldHandlerFailed,
+            ProcessingError::HandlerPanicked { .. } => Mark::ToldHandlerPanicked,
+            ProcessingError::LoadBalancing(_) => Mark::ToldLoadBalancing,
+            ProcessingError::DuplicateOwnerId { .. } => Mark::ToldTwin,
+            ProcessingError::OwnershipUnproven => Mark::ToldUnproven,
+            ProcessingError::EventHub(_) => Mark::ToldEventHub,
+            ProcessingError::ReadCheckpoint(_) => Mark::ToldReadCheckpoint,
+            ProcessingError::Receive(_) => Mark::ToldReceive,
+            ProcessingError::Checkpoint(_) => Mark::ToldCheckpoint,
+            _ => return,
+        };
+        self.world.reach(mark);
     }
 }

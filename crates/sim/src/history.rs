@@ -3,6 +3,8 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::store::Purpose;
+
 /// Milliseconds of virtual time since the start.
 pub(crate) type Time = u64;
 
@@ -12,6 +14,9 @@ pub(crate) type Partition = u32;
 /// One life of one processor. A restarted processor is another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Member(pub(crate) u32);
+
+/// Whoever has access to the store and to the hub and is no processor.
+pub(crate) const OPERATOR: Member = Member(u32::MAX);
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,6 +65,37 @@ pub(crate) enum Happening {
         from: Option<Member>,
         to: Option<Member>,
     },
+    /// The application was told that a checkpoint is stored.
+    CheckpointAcked {
+        member: Member,
+        partition: Partition,
+        seq: i64,
+    },
+    /// An operator deleted a checkpoint.
+    CheckpointDeleted { partition: Partition },
+    /// The store applied an ownership write that left the owner the same.
+    Renewed { by: Member, partition: Partition },
+    /// A request to the store about one partition, or a listing, as its sender saw it.
+    Asked {
+        member: Member,
+        partition: Option<Partition>,
+        purpose: Purpose,
+        is_answered: bool,
+        /// Answered, but in vain.
+        is_refused: bool,
+    },
+    /// The hub refused a receiver.
+    AttachFailed {
+        member: Member,
+        partition: Partition,
+    },
+    /// A processor of ours took events off its receiver.
+    Taken {
+        member: Member,
+        partition: Partition,
+        events: u32,
+        bytes: u32,
+    },
     /// A member planned something that its own view of the group forbids.
     Misjudged {
         member: Member,
@@ -79,12 +115,13 @@ pub(crate) enum Happening {
         term: TermId,
         by_shutdown: bool,
     },
-    /// The handler was called.
+    /// The handler was called, or goes on with the next event of the batch it was called with.
     HandlerStarted {
         member: Member,
         partition: Partition,
         term: TermId,
         seq: i64,
+        is_same_call: bool,
     },
     /// The handler has done its work on an event; a checkpoint may follow.
     HandlerDone {
@@ -118,8 +155,10 @@ pub(crate) enum Happening {
     Paused { member: Member },
     /// It is again.
     Resumed { member: Member },
-    /// The way to the store gets better or worse for somebody.
-    Weather { is_fair: bool },
+    /// The way to the store, or the hub, gets better or worse for somebody.
+    Weather { is_fair: bool, is_hub_fair: bool },
+    /// A member hears nothing from the hub any more, or hears again.
+    Silent { member: Member, is_silent: bool },
     /// A fault begins or ends.
     Fault { what: String },
     /// A phase of the run begins.

@@ -1,15 +1,17 @@
 //! The simulator's command line.
 
-use std::io::{self, Write as _};
+mod report;
+
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use eventhubs_processor::ProcessorOptions;
 use eventhubs_sim::bugs::Bug;
 use eventhubs_sim::peers::{PeerKind, Sdk};
 use eventhubs_sim::scenario::{self, Scenario, Subject, TableRequest};
 use eventhubs_sim::seed::Seed;
-use eventhubs_sim::swarm::{self, Request};
+use eventhubs_sim::swarm::{Cuts, Request, SwarmRequest};
 
 /// Simulates groups of event processors in virtual time.
 #[derive(Debug, Parser)]
@@ -50,24 +52,29 @@ enum Command {
         /// A bug to plant.
         #[arg(long, value_enum)]
         bug: Option<Bug>,
+        /// Count checkpoints that move back instead of ending a run with the first.
+        #[arg(long)]
+        measure: bool,
         /// Stop after so many failures.
         #[arg(long, default_value_t = 10)]
         failures: usize,
+        /// Print how often each mark was reached.
+        #[arg(long)]
+        marks: bool,
     },
     /// Repeats one run.
-    Run {
-        /// The seed.
-        #[arg(long, value_parser = number)]
-        seed: u64,
-        /// Numbers of the faults that happen; an empty list for none; all if left out.
-        #[arg(long)]
-        faults: Option<String>,
-        /// A bug to plant.
-        #[arg(long, value_enum)]
-        bug: Option<Bug>,
-        /// Print everything that happened.
-        #[arg(long)]
-        trace: bool,
+    Run(RunArguments),
+    /// Runs seeds in two processes each and compares their traces byte by byte.
+    Meta {
+        /// How many seeds to cover.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0, value_parser = number)]
+        from: u64,
+        /// Every how many of them is run.
+        #[arg(long, default_value_t = 100)]
+        every: u64,
     },
     /// Plants every bug and tells how many seeds it takes to notice it.
     Bugs {
@@ -75,6 +82,59 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         seeds: u64,
     },
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// The seed.
+    #[arg(long, value_parser = number)]
+    seed: u64,
+    /// Numbers of the faults that happen; an empty list for none; all if left out.
+    #[arg(long)]
+    faults: Option<String>,
+    /// No more partitions than this at the start.
+    #[arg(long)]
+    partitions: Option<u32>,
+    /// No more processors of ours.
+    #[arg(long)]
+    slots: Option<usize>,
+    /// No more foreign ones.
+    #[arg(long)]
+    peers: Option<usize>,
+    /// No longer under faults, in milliseconds.
+    #[arg(long)]
+    chaos_ms: Option<u64>,
+    /// A bug to plant.
+    #[arg(long, value_enum)]
+    bug: Option<Bug>,
+    /// Print everything that happened.
+    #[arg(long)]
+    trace: bool,
+}
+
+impl RunArguments {
+    fn request(self) -> Result<Request, io::Error> {
+        let faults = self.faults.map(|list| {
+            let numbers = list
+                .split(',')
+                .map(str::trim)
+                .filter(|text| !text.is_empty());
+            numbers.map(str::parse).collect::<Result<_, _>>()
+        });
+        Ok(Request {
+            seed: Seed(self.seed),
+            faults: faults.transpose().map_err(io::Error::other)?,
+            cuts: Cuts {
+                partitions: self.partitions,
+                slots: self.slots,
+                peers: self.peers,
+                chaos_ms: self.chaos_ms,
+            },
+            bug: self.bug,
+            is_traced: self.trace,
+            ..Request::default()
+        })
+    }
 }
 
 fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
@@ -137,115 +197,21 @@ fn execute(command: Command) -> io::Result<ExitCode> {
             seeds,
             from,
             bug,
+            measure,
             failures,
-        } => swarm(from, seeds, bug, failures),
-        Command::Run {
-            seed,
-            faults,
-            bug,
-            trace,
+            marks,
         } => {
-            let numbers = faults.map(|list| {
-                let numbers = list.split(',').map(str::trim);
-                numbers.filter_map(|number| number.parse().ok()).collect()
-            });
-            run(&Request {
-                seed: Seed(seed),
-                faults: numbers,
+            let request = SwarmRequest {
+                first: from,
+                count: seeds,
                 bug,
-                is_traced: trace,
-            })
+                measures_only: measure,
+                max_failures: failures,
+            };
+            report::swarm(&request, marks)
         }
-        Command::Bugs { seeds } => bugs(seeds),
+        Command::Run(arguments) => report::run(&arguments.request()?),
+        Command::Meta { seeds, from, every } => report::meta(from, seeds, every),
+        Command::Bugs { seeds } => report::bugs(seeds),
     }
-}
-
-fn swarm(from: u64, seeds: u64, bug: Option<Bug>, failures: usize) -> io::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    let summary = swarm::swarm(from, seeds, bug, failures)?;
-    writeln!(
-        out,
-        "{} seeds, {} virtual hours, {} handler calls, {} of them again, {} moves, longest overlap {} ms (seed {:#x})",
-        summary.seeds,
-        summary.seconds / 3600,
-        summary.calls,
-        summary.duplicates,
-        summary.moves,
-        summary.longest_overlap.0,
-        summary.longest_overlap.1,
-    )?;
-    for (rule, count) in summary.by_rule() {
-        writeln!(out, "{count:>6} times {rule}")?;
-    }
-    for failure in &summary.failures {
-        writeln!(out, "{:#x}: {}", failure.seed.0, failure.violation)?;
-        let request = Request {
-            seed: failure.seed,
-            faults: None,
-            bug,
-            is_traced: false,
-        };
-        let faults = swarm::shrink(&request, failure.violation.rule)?;
-        writeln!(
-            out,
-            "    {}",
-            swarm::repro(failure.seed, Some(&faults), bug)
-        )?;
-    }
-    Ok(if summary.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-fn run(request: &Request) -> io::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    for line in swarm::describe(request.seed) {
-        writeln!(out, "{line}")?;
-    }
-    let report = swarm::run(request)?;
-    for line in &report.trace {
-        writeln!(out, "{line}")?;
-    }
-    writeln!(
-        out,
-        "{} virtual seconds, {} handler calls, {} of them again, {} moves, longest overlap {} ms, trace hash {:016x}",
-        report.seconds,
-        report.calls,
-        report.duplicates,
-        report.moves,
-        report.longest_overlap,
-        report.hash
-    )?;
-    match report.violation {
-        None => {
-            writeln!(out, "ok")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(violation) => {
-            writeln!(out, "{violation}")?;
-            Ok(ExitCode::FAILURE)
-        }
-    }
-}
-
-fn bugs(seeds: u64) -> io::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    let mut code = ExitCode::SUCCESS;
-    for bug in Bug::ALL {
-        let summary = swarm::swarm(0, seeds, Some(bug), 1)?;
-        match summary.failures.first() {
-            Some(failure) => writeln!(
-                out,
-                "{bug:?}: noticed after {} seeds by {:#x}: {}",
-                summary.seeds, failure.seed.0, failure.violation
-            )?,
-            None => {
-                writeln!(out, "{bug:?}: NOT noticed in {seeds} seeds")?;
-                code = ExitCode::FAILURE;
-            }
-        }
-    }
-    Ok(code)
 }

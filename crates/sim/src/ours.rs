@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use eventhubs_processor::checkpoint::WriteCondition;
 use eventhubs_processor::{
@@ -61,6 +62,7 @@ impl OurSetup {
                 self.options.load_balancing_interval,
             ),
             self.bug,
+            suspect_time(&self.options),
         );
         let hub = HubClient::new(&self.hub, member, gate.clone(), self.bug);
         let handler = SimHandler {
@@ -90,7 +92,18 @@ impl OurSetup {
     }
 }
 
+/// The silence after which our processors take each other for dead, by the documentation of the options.
+pub(crate) fn suspect_time(options: &ProcessorOptions) -> Duration {
+    let by_default = (options.load_balancing_interval * 5 / 2).max(Duration::from_secs(3));
+    options.ownership_suspect_time.unwrap_or(by_default)
+}
+
 impl Ours {
+    /// Whether an ownership write is under way.
+    pub(crate) fn is_claiming(&self) -> bool {
+        self.store.is_claiming()
+    }
+
     /// Kills the process: nothing it has not sent yet leaves it.
     pub(crate) fn crash(self) {
         self.gate.shut();

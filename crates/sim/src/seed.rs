@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 /// Where all chance of one run comes from. Streams of different names are independent, so that a fault left out does
 /// not change the workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
 impl Seed {

@@ -11,6 +11,10 @@ use crate::world::World;
 /// How the owner id of a processor of ours begins while it waits for somebody to take over.
 const LEAVING: &str = "rs1-0-";
 
+pub(crate) fn is_leaving(owner_id: &str) -> bool {
+    owner_id.starts_with(LEAVING)
+}
+
 /// What is wrong with writing `member` into `partition`, if anything. An owner whose newest record is younger than
 /// `surely_alive` seconds is alive by every rule.
 pub(crate) fn claim(
@@ -27,10 +31,12 @@ pub(crate) fn claim(
     ) {
         return Some("an ownership write without a condition");
     }
+    if !world.is_complete() {
+        // Who knows of too few partitions takes its share for too small, and cannot know better.
+        return None;
+    }
     let owner_of = |owner: &Option<_>| -> Option<Member> {
-        let staying = owner
-            .as_deref()
-            .filter(|id: &&str| !id.starts_with(LEAVING));
+        let staying = owner.as_deref().filter(|id: &&str| !is_leaving(id));
         staying.and_then(|id| world.member_of(id))
     };
     let mut newest: BTreeMap<Member, u64> = BTreeMap::new();
@@ -47,6 +53,9 @@ pub(crate) fn claim(
     let is_alive = |owner: Member| view.date.saturating_sub(newest[&owner]) < surely_alive;
     if !is_alive(victim) || view.date.saturating_sub(blob.modified) >= surely_alive {
         return None;
+    }
+    if view.records.iter().any(|(_, blob)| blob.owner.is_none()) {
+        return Some("a steal while a partition is free");
     }
     // Everybody who may count is counted, which makes the quota as small as it can be.
     let others = loads.keys().filter(|owner| **owner != member).count();

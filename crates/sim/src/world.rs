@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::history::{Happening, History, Member, Partition, Time};
+use crate::marks::{Mark, Marks};
 use crate::seed::Seed;
 
 /// One run. Clones share it.
@@ -27,6 +28,9 @@ struct State {
     history: History,
     /// By name, which is the owner id or a part of it.
     members: BTreeMap<String, Member>,
+    /// Until when somebody may know of too few partitions.
+    is_partial_until: Time,
+    marks: Marks,
 }
 
 /// When the run starts, by the store's clock.
@@ -61,6 +65,31 @@ impl World {
     pub(crate) fn note(&self, happening: Happening) {
         let now = self.now();
         self.state().history.note(now, happening);
+    }
+
+    /// Notes that until `time` somebody may know of too few partitions.
+    pub(crate) fn set_partial_until(&self, time: Time) {
+        self.state().is_partial_until = time;
+    }
+
+    /// The same, unless it is so for longer.
+    pub(crate) fn extend_partial_until(&self, time: Time) {
+        let mut state = self.state();
+        state.is_partial_until = state.is_partial_until.max(time);
+    }
+
+    /// Whether everybody who plans knows all partitions.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.now() >= self.state().is_partial_until
+    }
+
+    /// Notes that something rare was reached.
+    pub(crate) fn reach(&self, mark: Mark) {
+        self.state().marks.reach(mark);
+    }
+
+    pub(crate) fn marks(&self) -> Marks {
+        self.state().marks.clone()
     }
 
     /// Enters a new life of a processor under a name that will be its owner id or a part of it.

@@ -1,26 +1,42 @@
 //! A few seeds on every run of the tests; `sim swarm` runs as many as one has time for.
 
+#![allow(clippy::expect_used, reason = "a test may panic, in its helpers too")]
+
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
 use eventhubs_sim::bugs::Bug;
 use eventhubs_sim::seed::Seed;
-use eventhubs_sim::swarm::{self, Request};
+use eventhubs_sim::swarm::{self, Request, Summary, SwarmRequest};
 
 fn request(seed: u64) -> Request {
     Request {
         seed: Seed(seed),
-        faults: None,
-        bug: None,
         is_traced: true,
+        ..Request::default()
     }
+}
+
+fn swarm(count: u64, bug: Option<Bug>) -> Summary {
+    let request = SwarmRequest {
+        first: 0,
+        count,
+        bug,
+        measures_only: false,
+        max_failures: 1,
+    };
+    let stop = AtomicBool::new(false);
+    swarm::swarm(&request, &stop, |_| {}).expect("a runtime")
 }
 
 #[test]
 fn forty_seeds_keep_every_promise() {
-    let summary = swarm::swarm(0, 40, None, 1).expect("a runtime");
+    let summary = swarm(40, None);
     let failures: Vec<String> = summary
         .failures
         .iter()
         .map(|failure| {
-            let repro = swarm::repro(failure.seed, None, None);
+            let repro = swarm::repro(&request(failure.seed.0));
             format!("{repro}: {}", failure.violation)
         })
         .collect();
@@ -44,12 +60,24 @@ fn seeds_that_failed_once_do_not_fail_again() {
 #[test]
 fn every_planted_bug_is_noticed_within_two_hundred_seeds() {
     for bug in Bug::ALL {
-        let summary = swarm::swarm(0, 200, Some(bug), 1).unwrap();
+        let summary = swarm(200, Some(*bug));
         assert!(!summary.failures.is_empty(), "{bug:?}");
     }
 }
 
-/// Two processes would show the same: nothing in a run depends on addresses, threads or the system's clock.
+/// Nothing in a run depends on addresses, threads, the process or the system's clock. `sim meta` does it for more.
+#[test]
+fn the_same_seed_in_two_processes_has_the_same_trace() {
+    let trace = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
+        command.args(["run", "--trace", "--seed", "7"]);
+        command.output().unwrap().stdout
+    };
+    let first = trace();
+    assert!(first.len() > 100_000, "{} bytes", first.len());
+    assert!(first == trace(), "the traces differ");
+}
+
 #[test]
 fn the_same_seed_twice_is_the_same_run() {
     for seed in 0..5 {

@@ -10,10 +10,10 @@ use eventhubs_processor::{
     Transport, TransportError,
 };
 
-use super::{MANAGEMENT, Receiver, SimHub};
+use super::{MANAGEMENT, Managed, Receiver, SimHub};
 use crate::bugs::Bug;
 use crate::gate::Gate;
-use crate::history::{Member, Partition};
+use crate::history::{Happening, Member, Partition};
 use crate::payload;
 use crate::world::{partition_number, system_time};
 
@@ -51,7 +51,18 @@ impl Transport for HubClient {
         self.gate.pass().await;
         tokio::time::sleep(MANAGEMENT).await;
         self.gate.pass().await;
-        let ids = (0..self.hub.partitions()).map(|id| id.to_string().into());
+        let partitions = self.hub.partitions();
+        let told = match self.hub.trouble().is_managed {
+            Managed::Well => partitions,
+            Managed::Short => partitions / 2,
+            Managed::NotAtAll => {
+                return Err(TransportError::new(
+                    TransportErrorKind::Timeout,
+                    "management",
+                ));
+            }
+        };
+        let ids = (0..told).map(|id| id.to_string().into());
         Ok(EventHubProperties::new("hub", ids.collect()))
     }
 
@@ -92,23 +103,29 @@ impl Transport for HubClient {
             } => *sequence_number - i64::from(*inclusive),
             _ => self.hub.last(partition),
         };
-        let mut has_level = options.owner_level.is_some();
+        let mut level = options.owner_level;
         match self.bug {
             Some(Bug::SkipOnOpen) if after >= 0 => after += 1,
             Some(Bug::OpenAtLatest) => after = self.hub.last(partition),
-            Some(Bug::NoOwnerLevel) => has_level = false,
+            Some(Bug::NoOwnerLevel) => level = None,
             _ => {}
         }
         self.gate.pass().await;
-        let opened = self
-            .hub
-            .attach(self.member, partition, after, has_level)
-            .await;
+        let opened = self.hub.attach(self.member, partition, after, level).await;
         self.gate.pass().await;
-        let receiver = opened.map_err(|kind| TransportError::new(kind, "attach"))?;
+        let receiver = opened.map_err(|kind| {
+            self.hub.world.note(Happening::AttachFailed {
+                member: self.member,
+                partition,
+            });
+            TransportError::new(kind, "attach")
+        })?;
         Ok(Box::new(GatedReceiver {
             receiver,
+            member: self.member,
+            hub: self.hub.clone(),
             partition,
+            last: -1,
             seed: self.hub.world.seed().0,
             gate: self.gate.clone(),
             bug: self.bug,
@@ -128,7 +145,11 @@ fn number(partition_id: &PartitionId) -> Result<Partition, TransportError> {
 #[derive(Debug)]
 struct GatedReceiver {
     receiver: Receiver,
+    member: Member,
+    hub: SimHub,
     partition: Partition,
+    /// The last event that was handed out.
+    last: i64,
     seed: u64,
     gate: Gate,
     bug: Option<Bug>,
@@ -138,8 +159,20 @@ struct GatedReceiver {
 impl PartitionReceiver for GatedReceiver {
     async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError> {
         self.gate.pass().await;
+        let max = if self.bug == Some(Bug::Hoard) {
+            usize::MAX
+        } else {
+            max
+        };
         let received = self.receiver.receive(max).await;
-        let received = received.map_err(|kind| TransportError::new(kind, "receive"))?;
+        let mut received = received.map_err(|kind| TransportError::new(kind, "receive"))?;
+        if let Some(first @ (1.., _)) = received.first().copied()
+            && received.len() < max
+            && first.0 - 1 <= self.last
+            && self.hub.draws_repeat()
+        {
+            received.insert(0, (first.0 - 1, first.1));
+        }
         let mut events: Vec<_> = received
             .into_iter()
             .map(|(seq, enqueued)| {
@@ -151,10 +184,32 @@ impl PartitionReceiver for GatedReceiver {
                 ReceivedEvent::new(EventParts::new(seq, (seq * 100).to_string(), time, body))
             })
             .collect();
+        // One that comes twice is dropped at once.
+        let new = events.iter();
+        let new = new.filter(|event| event.sequence_number() > self.last);
+        let (mut count, mut bytes) = (0, 0);
+        for event in new {
+            count += 1;
+            bytes += event.body().len();
+        }
+        self.last = events
+            .last()
+            .map_or(self.last, ReceivedEvent::sequence_number);
+        self.hub.world.note(Happening::Taken {
+            member: self.member,
+            partition: self.partition,
+            events: count,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        });
         if self.bug == Some(Bug::Reorder) && events.len() > 1 {
             events.swap(0, 1);
         }
         Ok(events)
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        let silence = self.receiver.silence().unwrap_or(0);
+        Some(Duration::from_millis(silence))
     }
 
     async fn close(self: Box<Self>) {

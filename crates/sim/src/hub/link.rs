@@ -1,11 +1,12 @@
 //! One receiver of one partition.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use eventhubs_processor::error::TransportErrorKind;
 use tokio::sync::Notify;
 
-use super::SimHub;
+use super::{IDLE_TIMEOUT, SimHub};
 use crate::history::{Happening, Member, Partition, Time};
 
 /// The service's side of a receiver.
@@ -14,16 +15,18 @@ pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) member: Member,
     pub(crate) partition: Partition,
+    pub(crate) level: Option<i64>,
     ended: Mutex<Option<TransportErrorKind>>,
     changed: Notify,
 }
 
 impl Link {
-    pub(crate) fn new(id: u64, member: Member, partition: Partition) -> Self {
+    pub(crate) fn new(id: u64, member: Member, partition: Partition, level: Option<i64>) -> Self {
         Self {
             id,
             member,
             partition,
+            level,
             ended: Mutex::default(),
             changed: Notify::new(),
         }
@@ -73,6 +76,15 @@ impl Receiver {
         max: usize,
     ) -> Result<Vec<(i64, Time)>, TransportErrorKind> {
         loop {
+            if let Some(silence) = self.silence() {
+                if silence >= IDLE_TIMEOUT {
+                    return Err(TransportErrorKind::ConnectionLost);
+                }
+                let left = Duration::from_millis(IDLE_TIMEOUT - silence);
+                // What comes first: the idle timeout or news.
+                let _ = tokio::time::timeout(left, self.link.changed.notified()).await;
+                continue;
+            }
             if let Some(kind) = self.link.ended() {
                 return Err(kind);
             }
@@ -84,6 +96,14 @@ impl Receiver {
             }
             self.link.changed.notified().await;
         }
+    }
+}
+
+impl Receiver {
+    /// For how long the hub has not been heard on this link, if it is silent.
+    pub(crate) fn silence(&self) -> Option<Time> {
+        let since = self.hub.silent_since(self.link.member)?;
+        Some(self.hub.world.now() - since)
     }
 }
 

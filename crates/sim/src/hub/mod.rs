@@ -3,6 +3,7 @@
 mod client;
 mod link;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +29,34 @@ struct State {
     partitions: Vec<Log>,
     next_link: u64,
     chance: StdRng,
+    trouble: HubTrouble,
+    /// Members that hear nothing from the hub, and since when.
+    silent: BTreeMap<Member, Time>,
+}
+
+/// What is wrong with the hub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HubTrouble {
     /// Thousandths of attaches that fail.
-    failed_attaches: u32,
+    pub(crate) failed_attaches: u32,
+    /// Every attach is refused.
+    pub(crate) refusal: Option<TransportErrorKind>,
+    /// No attach is answered.
+    pub(crate) is_hanging: bool,
+    /// It does not tell its partitions.
+    pub(crate) is_managed: Managed,
+    /// Thousandths of deliveries that begin with the event before.
+    pub(crate) repeats: u32,
+}
+
+/// What the hub says of its partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Managed {
+    #[default]
+    Well,
+    /// Half of them.
+    Short,
+    NotAtAll,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +69,10 @@ struct Log {
 /// From asking for a receiver to having it.
 const ATTACH: Duration = Duration::from_millis(150);
 
+/// An attach or a link that hears nothing fails after this long: the transport's deadline and its idle timeout.
+const UNANSWERED: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Time = 60_000;
+
 /// Asking for the partition ids.
 pub(crate) const MANAGEMENT: Duration = Duration::from_millis(20);
 
@@ -51,7 +82,8 @@ impl SimHub {
             partitions: (0..partitions).map(|_| Log::default()).collect(),
             next_link: 0,
             chance: world.seed().stream("hub faults", 0),
-            failed_attaches: 0,
+            trouble: HubTrouble::default(),
+            silent: BTreeMap::new(),
         };
         Self {
             world,
@@ -113,32 +145,71 @@ impl SimHub {
         self.end(links, kind);
     }
 
-    pub(crate) fn fail_attaches(&self, thousandths: u32) {
-        self.lock().failed_attaches = thousandths;
+    pub(crate) fn set_trouble(&self, trouble: HubTrouble) {
+        self.lock().trouble = trouble;
     }
 
-    /// Opens a receiver after sequence number `after`. One with an owner level displaces whoever reads the partition.
+    pub(crate) fn trouble(&self) -> HubTrouble {
+        self.lock().trouble
+    }
+
+    /// Lets a member hear nothing any more, or hear again.
+    pub(crate) fn set_silent(&self, member: Member, is_silent: bool) {
+        let now = self.world.now();
+        if self.silent_since(member).is_some() == is_silent {
+            return;
+        }
+        self.world.note(Happening::Silent { member, is_silent });
+        let mut state = self.lock();
+        if is_silent {
+            state.silent.insert(member, now);
+        } else {
+            state.silent.remove(&member);
+        }
+        for link in state.partitions.iter().flat_map(|log| &log.attached) {
+            link.wake();
+        }
+    }
+
+    /// Since when a member has heard nothing.
+    pub(crate) fn silent_since(&self, member: Member) -> Option<Time> {
+        self.lock().silent.get(&member).copied()
+    }
+
+    /// Opens a receiver after sequence number `after`. One with an owner level displaces whoever reads the partition at
+    /// that level or below.
     pub(crate) async fn attach(
         &self,
         member: Member,
         partition: Partition,
         after: i64,
-        has_level: bool,
+        level: Option<i64>,
     ) -> Result<Receiver, TransportErrorKind> {
         tokio::time::sleep(ATTACH).await;
+        let trouble = self.trouble();
+        if trouble.is_hanging || self.silent_since(member).is_some() {
+            tokio::time::sleep(UNANSWERED).await;
+            return Err(TransportErrorKind::Timeout);
+        }
+        if let Some(kind) = trouble.refusal {
+            return Err(kind);
+        }
         let (link, displaced) = {
             let mut state = self.lock();
-            let rate = state.failed_attaches;
+            let rate = trouble.failed_attaches;
             if rate > 0 && state.chance.random_range(0..1000) < rate {
                 return Err(TransportErrorKind::LinkDetached);
             }
             state.next_link += 1;
-            let link = Arc::new(Link::new(state.next_link, member, partition));
+            let link = Arc::new(Link::new(state.next_link, member, partition, level));
             let log = state
                 .partitions
                 .get_mut(partition as usize)
                 .ok_or(TransportErrorKind::NotFound)?;
-            let displaced = if has_level {
+            if log.attached.iter().any(|other| other.level > level) {
+                return Err(TransportErrorKind::OwnershipLost);
+            }
+            let displaced = if level.is_some() {
                 std::mem::take(&mut log.attached)
             } else {
                 Vec::new()
@@ -179,6 +250,13 @@ impl SimHub {
         if was_attached {
             self.world.note(link.detached());
         }
+    }
+
+    /// Whether the next delivery begins with the event before.
+    fn draws_repeat(&self) -> bool {
+        let mut state = self.lock();
+        let rate = state.trouble.repeats;
+        rate > 0 && state.chance.random_range(0..1000) < rate
     }
 
     /// When the events after `after` were enqueued, at most `max` of them.

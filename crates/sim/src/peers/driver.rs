@@ -1,6 +1,7 @@
 //! The loop of a foreign processor: whom it asks in which order, and what an error does to it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use super::pump::{PeerWork, Pump, PumpSetup};
 use super::{PeerKind, Sdk, View, dotnet, go, java, js, python};
 use crate::history::{Happening, Member, Partition};
 use crate::hub::{MANAGEMENT, SimHub};
-use crate::store::{CheckpointBlob, Header, Operation, OwnershipBlob, Refusal, SimStore, Trouble};
+use crate::store::{
+    CheckpointBlob, Header, Operation, OwnershipBlob, Purpose, Refusal, SimStore, Trouble,
+};
 use crate::terms::Terms;
 use crate::world::World;
 
@@ -25,8 +28,8 @@ pub(crate) struct PeerSetup {
     pub(crate) kind: PeerKind,
     /// Unlike that of every other processor of the run.
     pub(crate) name: String,
-    /// How far its clock is ahead.
-    pub(crate) skew_ms: i64,
+    /// How far its clock is ahead, in milliseconds.
+    pub(crate) skew: Arc<AtomicI64>,
     pub(crate) work: PeerWork,
 }
 
@@ -128,7 +131,7 @@ async fn supervise(
         let peer = Peer {
             kind: setup.kind,
             owner,
-            skew_ms: setup.skew_ms,
+            skew: Arc::clone(&setup.skew),
             rng,
             pumps,
             held: BTreeMap::new(),
@@ -155,7 +158,7 @@ async fn supervise(
 struct Peer {
     kind: PeerKind,
     owner: Arc<str>,
-    skew_ms: i64,
+    skew: Arc<AtomicI64>,
     rng: StdRng,
     pumps: PumpSetup,
     /// Versions of what we hold, as .NET remembers them; the others go by the listing.
@@ -245,7 +248,11 @@ impl Peer {
             self.held.insert(partition, blob.version);
         }
         for partition in self.idle(self.held.keys().copied().collect()) {
-            if let Ok(found) = self.store().read_checkpoint(self.member(), partition).await {
+            if let Ok(found) = self
+                .store()
+                .read_checkpoint(self.member(), Purpose::Foreign, partition)
+                .await
+            {
                 let start = self.pumps.start(partition, found.map(|blob| blob.seq));
                 self.running.insert(partition, start);
             }
@@ -346,7 +353,9 @@ impl Peer {
             }
         }
         if is_rust {
-            self.store().list_checkpoints(self.member()).await?;
+            self.store()
+                .list_checkpoints(self.member(), Purpose::Foreign)
+                .await?;
         }
         self.start_idle(won).await?;
         Ok(())
@@ -364,6 +373,7 @@ impl Peer {
             let header = view.header(partition);
             self.store().write_owner(
                 self.member(),
+                Purpose::Foreign,
                 Operation::SetMetadata,
                 partition,
                 None,
@@ -381,7 +391,10 @@ impl Peer {
     }
 
     async fn view(&self) -> Result<View, Trouble> {
-        let listing = self.store().list_ownership(self.member()).await?;
+        let listing = self
+            .store()
+            .list_ownership(self.member(), Purpose::Foreign)
+            .await?;
         let world = &self.pumps.world;
         let sub_second = i64::try_from(world.now() % 1000).unwrap_or(0);
         let server = i64::try_from(world.server_secs()).unwrap_or(i64::MAX) * 1000 + sub_second;
@@ -390,7 +403,7 @@ impl Peer {
         Ok(View::new(
             partitions,
             listing,
-            server + self.skew_ms,
+            server + self.skew.load(Ordering::Relaxed),
             expiry,
         ))
     }
@@ -410,7 +423,10 @@ impl Peer {
         if idle.is_empty() {
             return Ok(());
         }
-        let found: Checkpoints = self.store().list_checkpoints(self.member()).await?;
+        let found: Checkpoints = self
+            .store()
+            .list_checkpoints(self.member(), Purpose::Foreign)
+            .await?;
         for partition in idle {
             let checkpoint = found.get(&partition).map(|blob| blob.seq);
             let pump = self.pumps.start(partition, checkpoint);
@@ -441,8 +457,14 @@ impl Peer {
     ) -> Result<Option<OwnershipBlob>, Trouble> {
         let write = |operation, header| {
             let owner = Some(Arc::clone(&self.owner));
-            self.store()
-                .write_owner(self.member(), operation, partition, owner, header)
+            self.store().write_owner(
+                self.member(),
+                Purpose::Foreign,
+                operation,
+                partition,
+                owner,
+                header,
+            )
         };
         let put = Operation::PutBlob;
         let set = Operation::SetMetadata;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::history::{Happening, Member, Partition};
 use crate::hub::{Receiver, SimHub};
-use crate::store::{Header, Operation, Refusal, SimStore};
+use crate::store::{Header, Operation, Purpose, Refusal, SimStore};
 use crate::terms::Terms;
 use crate::world::World;
 
@@ -59,7 +59,11 @@ impl PumpSetup {
 
     async fn read(self, partition: Partition, mut after: i64) {
         loop {
-            match self.hub.attach(self.member, partition, after, true).await {
+            match self
+                .hub
+                .attach(self.member, partition, after, Some(0))
+                .await
+            {
                 Ok(mut receiver) => {
                     if self.deliver(partition, &mut receiver, &mut after).await
                         == TransportErrorKind::OwnershipLost
@@ -92,12 +96,13 @@ impl PumpSetup {
                 Err(kind) => break kind,
             };
             // A batch in hand is finished and checkpointed even if the link is stolen meanwhile.
-            for (seq, _) in events {
+            for (number, (seq, _)) in events.into_iter().enumerate() {
                 self.world.note(Happening::HandlerStarted {
                     member,
                     partition,
                     term,
                     seq,
+                    is_same_call: number > 0,
                 });
                 sleep(self.work.handler).await;
                 self.world.note(Happening::HandlerDone {
@@ -122,8 +127,14 @@ impl PumpSetup {
     /// Metadata first, the blob if there is none: and no condition on either.
     async fn checkpoint(&self, partition: Partition, seq: i64) {
         let write = |operation| {
-            self.store
-                .write_checkpoint(self.member, operation, partition, seq, Header::None)
+            self.store.write_checkpoint(
+                self.member,
+                Purpose::Foreign,
+                operation,
+                partition,
+                seq,
+                Header::None,
+            )
         };
         if write(Operation::SetMetadata).await == Ok(Err(Refusal::NotFound)) {
             let _ = write(Operation::PutBlob).await;

@@ -1,5 +1,7 @@
 //! Processors of one or several kinds in one group.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use eventhubs_processor::{EventPosition, ProcessorOptions};
@@ -60,7 +62,9 @@ impl Group {
             max_ms: 50,
             errors: 0,
             panics: 0,
-            checkpoint_every: 1,
+            hangs: 0,
+            checkpoint_every: Some(1),
+            has_batches: false,
             chance: seed.stream("handler", 0),
         });
         let mut options = options.clone();
@@ -96,7 +100,7 @@ impl Group {
                 let setup = PeerSetup {
                     kind,
                     name,
-                    skew_ms,
+                    skew: Arc::new(AtomicI64::new(skew_ms)),
                     work: PeerWork {
                         handler: Duration::from_millis(25),
                         batch: 1,

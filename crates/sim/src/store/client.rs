@@ -1,6 +1,7 @@
 //! The store as one of our processors sees it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use eventhubs_processor::{
     Checkpoint, CheckpointStore, ETag, GroupScope, OwnerId, Ownership, PartitionId, StoreError,
 };
 
-use super::{CheckpointBlob, Header, Listing, Operation, Refusal, SimStore, Trouble};
+use super::{CheckpointBlob, Header, Listing, Operation, Purpose, Refusal, SimStore, Trouble};
 use crate::gate::Gate;
 use crate::history::{Happening, Member, Partition};
+use crate::marks::Mark;
 use crate::view_check;
 use crate::world::{World, partition_number, system_time};
 
@@ -30,6 +32,8 @@ pub(crate) struct StoreClient {
     surely_alive: u64,
     /// The last listing that the processor was given: what it plans from.
     view: Arc<Mutex<Option<Listing>>>,
+    /// Ownership writes under way.
+    claiming: Arc<AtomicUsize>,
 }
 
 impl StoreClient {
@@ -41,12 +45,64 @@ impl StoreClient {
             gate,
             surely_alive: 2 * interval.as_secs(),
             view: Arc::default(),
+            claiming: Arc::default(),
         }
+    }
+
+    /// Notes that the processor takes a checkpoint for stored.
+    pub(crate) fn acknowledged(&self, checkpoint: &Checkpoint) {
+        let partition = partition_number(checkpoint.partition_id.as_str());
+        if let (Some(partition), Some(seq)) = (partition, checkpoint.sequence_number) {
+            self.world.note(Happening::CheckpointAcked {
+                member: self.member,
+                partition,
+                seq,
+            });
+        }
+    }
+
+    /// Whether an ownership write is under way.
+    pub(crate) fn is_claiming(&self) -> bool {
+        self.claiming.load(Ordering::Relaxed) > 0
+    }
+
+    /// Why an ownership write is sent. Notes the steps of a hand-over, which the names alone tell.
+    fn purpose(
+        &self,
+        partition: Partition,
+        owner_id: Option<&OwnerId>,
+        claimer: Option<Member>,
+    ) -> Purpose {
+        let Some(owner_id) = owner_id else {
+            return Purpose::GiveBack;
+        };
+        if claimer != Some(self.member) {
+            self.world.reach(Mark::HeirTold);
+            return Purpose::GiveBack;
+        }
+        if view_check::is_leaving(owner_id.as_str()) {
+            self.world.reach(Mark::MarkedLeaving);
+            return Purpose::Renew;
+        }
+        let view = self.view();
+        let seen = view.as_ref().and_then(|view| {
+            let record = view.records.iter().find(|(id, _)| *id == partition);
+            record.and_then(|(_, blob)| blob.owner.as_deref())
+        });
+        if seen.and_then(|id| self.world.member_of(id)) == Some(self.member) {
+            return Purpose::Renew;
+        }
+        if seen.is_some_and(view_check::is_leaving) {
+            self.world.reach(Mark::HeirClaimed);
+        }
+        Purpose::Claim
     }
 
     fn check_claim(&self, partition: Partition, condition: &WriteCondition) {
         let view = self.view();
-        if let Some(why) = view.as_ref().and_then(|view| {
+        // Of its own records a processor knows better than an old listing.
+        let current = view.as_ref().filter(|view| view.is_current);
+        if let Some(why) = current.and_then(|view| {
             view_check::claim(
                 &self.world,
                 view,
@@ -73,7 +129,7 @@ impl StoreClient {
 impl CheckpointStore for StoreClient {
     async fn list_ownership(&self, _scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
         self.gate.pass().await;
-        let listing = self.store.list_ownership(self.member).await;
+        let listing = self.store.list_ownership(self.member, Purpose::List).await;
         self.gate.pass().await;
         let listing = listing.map_err(|trouble| error(trouble, "list"))?;
         *self.view() = Some(listing.clone());
@@ -104,19 +160,30 @@ impl CheckpointStore for StoreClient {
         if claimer == Some(self.member) {
             self.check_claim(partition, condition);
         }
+        let purpose = self.purpose(partition, owner_id, claimer);
         let owner: Option<Arc<str>> = owner_id.map(|id| id.as_str().into());
         let (operation, header) = request(condition);
         self.gate.pass().await;
+        self.claiming.fetch_add(1, Ordering::Relaxed);
         let mut answer = self
             .store
-            .write_owner(self.member, operation, partition, owner.clone(), header)
+            .write_owner(
+                self.member,
+                purpose,
+                operation,
+                partition,
+                owner.clone(),
+                header,
+            )
             .await;
         // As the blob store does: a record that vanished is created, a claim on it that is.
         if answer == Ok(Err(Refusal::NotFound)) && owner.is_some() {
+            self.world.reach(Mark::RecordVanished);
             answer = self
                 .store
                 .write_owner(
                     self.member,
+                    purpose,
                     Operation::PutBlob,
                     partition,
                     owner,
@@ -124,6 +191,10 @@ impl CheckpointStore for StoreClient {
                 )
                 .await;
         }
+        if matches!(answer, Ok(Ok(_))) && header == Header::IfAbsent {
+            self.world.reach(Mark::RecordCreated);
+        }
+        self.claiming.fetch_sub(1, Ordering::Relaxed);
         self.gate.pass().await;
         outcome(answer.map(|done| {
             done.map(|blob| Written {
@@ -138,7 +209,10 @@ impl CheckpointStore for StoreClient {
         _scope: &GroupScope,
     ) -> Result<Vec<StoredCheckpoint>, StoreError> {
         self.gate.pass().await;
-        let found = self.store.list_checkpoints(self.member).await;
+        let found = self
+            .store
+            .list_checkpoints(self.member, Purpose::ReadCheckpoint)
+            .await;
         self.gate.pass().await;
         let found: BTreeMap<Partition, CheckpointBlob> =
             found.map_err(|trouble| error(trouble, "list"))?;
@@ -162,7 +236,10 @@ impl CheckpointStore for StoreClient {
     ) -> Result<Option<StoredCheckpoint>, StoreError> {
         let partition = number(partition_id)?;
         self.gate.pass().await;
-        let found = self.store.read_checkpoint(self.member, partition).await;
+        let found = self
+            .store
+            .read_checkpoint(self.member, Purpose::ReadCheckpoint, partition)
+            .await;
         self.gate.pass().await;
         let found = found.map_err(|trouble| error(trouble, "read"))?;
         self.world.note(Happening::CheckpointRead {
@@ -188,13 +265,21 @@ impl CheckpointStore for StoreClient {
         self.gate.pass().await;
         let mut answer = self
             .store
-            .write_checkpoint(self.member, operation, partition, seq, header)
+            .write_checkpoint(
+                self.member,
+                Purpose::Checkpoint,
+                operation,
+                partition,
+                seq,
+                header,
+            )
             .await;
         if answer == Ok(Err(Refusal::NotFound)) {
             answer = self
                 .store
                 .write_checkpoint(
                     self.member,
+                    Purpose::Checkpoint,
                     Operation::PutBlob,
                     partition,
                     seq,

@@ -19,6 +19,10 @@ pub(crate) struct Weather {
     pub(crate) lost_replies: u32,
     /// Requests that are never answered and applied many seconds later.
     pub(crate) late: u32,
+    /// Requests that are applied twice; the answer is that to the second time.
+    pub(crate) repeated: u32,
+    /// Listings show a state that is up to this many milliseconds old.
+    pub(crate) stale_ms: Time,
 }
 
 /// No request is longer on its way, in milliseconds.
@@ -33,6 +37,8 @@ impl Default for Weather {
             lost_requests: 0,
             lost_replies: 0,
             late: 0,
+            repeated: 0,
+            stale_ms: 0,
         }
     }
 }
@@ -42,6 +48,7 @@ impl Default for Weather {
 pub(crate) enum Fate {
     Delivered,
     Failed,
+    Repeated,
     LostRequest,
     LostReply,
     /// Applied after this many milliseconds, never answered.
@@ -58,6 +65,8 @@ impl Weather {
             lost_requests: self.lost_requests.max(other.lost_requests),
             lost_replies: self.lost_replies.max(other.lost_replies),
             late: self.late.max(other.late),
+            repeated: self.repeated.max(other.repeated),
+            stale_ms: self.stale_ms.max(other.stale_ms),
         }
     }
 
@@ -66,7 +75,7 @@ impl Weather {
             return Fate::Failed;
         }
         // Nothing is drawn in fair weather, so that a fault changes nothing before it begins.
-        if self.failed + self.lost_requests + self.lost_replies + self.late == 0 {
+        if self.failed + self.lost_requests + self.lost_replies + self.late + self.repeated == 0 {
             return Fate::Delivered;
         }
         let mut roll = rng.random_range(0..1000);
@@ -75,6 +84,7 @@ impl Weather {
             (self.lost_requests, Fate::LostRequest),
             (self.lost_replies, Fate::LostReply),
             (self.late, Fate::Late(rng.random_range(5_000..LATEST))),
+            (self.repeated, Fate::Repeated),
         ] {
             if roll < rate {
                 return fate;

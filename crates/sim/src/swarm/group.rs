@@ -1,17 +1,20 @@
 //! A group under faults: at any time its state follows from the faults that are active.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use eventhubs_processor::error::TransportErrorKind;
 use eventhubs_processor::{BuildError, EventPosition};
 use rand::RngExt as _;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::plan::{Fault, FaultKind, Plan};
 use crate::bugs::Bug;
 use crate::handler::{Behaviour, Settings};
-use crate::history::Happening;
-use crate::hub::SimHub;
+use crate::history::{Happening, OPERATOR, Time};
+use crate::hub::{HubTrouble, Managed, SimHub};
+use crate::marks::Mark;
 use crate::ours::{OurSetup, Ours};
 use crate::peers::{self, PeerHandle, PeerSetup, PeerWork};
 use crate::seed::Seed;
@@ -39,6 +42,10 @@ pub(crate) struct Group {
     slots: Vec<Slot>,
     peers: Vec<Option<PeerHandle>>,
     peer_lives: u32,
+    /// How far the foreign clocks are ahead.
+    skews: Vec<Arc<AtomicI64>>,
+    /// What outsiders hold.
+    outside: BTreeMap<u32, JoinHandle<()>>,
     /// By number in the plan.
     active: BTreeMap<usize, Fault>,
     stopping: JoinSet<()>,
@@ -54,7 +61,9 @@ impl Group {
             max_ms: plan.handler_ms.1,
             errors: 0,
             panics: 0,
-            checkpoint_every: plan.checkpoint_every,
+            hangs: 0,
+            checkpoint_every: plan.checkpoint_every(),
+            has_batches: plan.options.max_batch_size.is_some(),
             chance: seed.stream("handler", 0),
         });
         let mut options = plan.options.clone();
@@ -79,6 +88,12 @@ impl Group {
             slots: (0..plan.slots + joins).map(|_| Slot::default()).collect(),
             peers: plan.peers.iter().map(|_| None).collect(),
             peer_lives: 0,
+            skews: plan
+                .peers
+                .iter()
+                .map(|peer| Arc::new(AtomicI64::new(peer.skew_ms)))
+                .collect(),
+            outside: BTreeMap::new(),
             plan: plan.clone(),
             setup,
             active: BTreeMap::new(),
@@ -104,9 +119,15 @@ impl Group {
 
     pub(crate) fn begin_fault(&mut self, number: usize, fault: Fault) -> Result<(), BuildError> {
         self.note(format!("{number}: {:?}", fault.kind));
+        self.world.reach(fault.kind.mark());
         match fault.kind {
+            FaultKind::CheckpointDeleted { partition } => self.store.delete_checkpoint(partition),
+            FaultKind::OwnershipDeleted { partition } => self.store.delete_owner(partition),
             FaultKind::Crash { slot } => {
                 if let Some(ours) = self.slots[slot].processor.take() {
+                    if ours.is_claiming() {
+                        self.world.reach(Mark::CrashWhileClaiming);
+                    }
                     ours.crash();
                 }
             }
@@ -145,8 +166,20 @@ impl Group {
         self.apply()
     }
 
-    /// Ends every fault.
+    /// Does what goes on while a fault is active; called every second.
+    pub(crate) fn tick(&self) {
+        for fault in self.active.values() {
+            if let FaultKind::Touched { partition } = fault.kind {
+                self.store.touch_owner(partition);
+            }
+        }
+    }
+
+    /// Ends every fault and sets every clock right.
     pub(crate) fn heal(&mut self) -> Result<(), BuildError> {
+        for skew in &self.skews {
+            skew.store(0, Ordering::Relaxed);
+        }
         self.active.clear();
         self.apply()
     }
@@ -174,15 +207,29 @@ impl Group {
     fn apply(&mut self) -> Result<(), BuildError> {
         let kinds: Vec<FaultKind> = self.active.values().map(|fault| fault.kind).collect();
         let is_fair = kinds.iter().all(|kind| kind.is_fair());
-        self.world.note(Happening::Weather { is_fair });
+        let is_hub_fair = kinds.iter().all(|kind| kind.is_hub_fair());
+        self.world.note(Happening::Weather {
+            is_fair,
+            is_hub_fair,
+        });
         let weather = kinds.iter().map(|kind| kind.weather());
         self.store
             .set_weather(weather.fold(Weather::default(), Weather::and));
-        let attaches = kinds.iter().map(|kind| match kind {
-            FaultKind::FailedAttaches { rate } => *rate,
-            _ => 0,
-        });
-        self.hub.fail_attaches(attaches.max().unwrap_or(0));
+        let was_partial = self.hub.trouble().is_managed != Managed::Well;
+        self.hub.set_trouble(trouble(&kinds));
+        if self.hub.trouble().is_managed != Managed::Well {
+            self.world.set_partial_until(Time::MAX);
+        } else if was_partial
+            || kinds
+                .iter()
+                .any(|kind| matches!(kind, FaultKind::Grow { .. }))
+        {
+            let interval = self.plan.options.load_balancing_interval.as_millis();
+            let interval = Time::try_from(interval).unwrap_or(Time::MAX);
+            self.world
+                .set_partial_until(self.world.now().saturating_add(3 * interval));
+        }
+        self.apply_outsiders(&kinds);
         self.apply_behaviour(&kinds);
         self.apply_slots(&kinds)?;
         for peer in 0..self.peers.len() {
@@ -196,14 +243,45 @@ impl Group {
         Ok(())
     }
 
+    fn apply_outsiders(&mut self, kinds: &[FaultKind]) {
+        let wanted: BTreeSet<u32> = kinds
+            .iter()
+            .filter_map(|kind| match kind {
+                FaultKind::Outsider { partition } => Some(*partition),
+                _ => None,
+            })
+            .collect();
+        self.outside.retain(|partition, task| {
+            let is_wanted = wanted.contains(partition);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for partition in wanted {
+            let hub = self.hub.clone();
+            self.outside.entry(partition).or_insert_with(|| {
+                tokio::spawn(async move {
+                    // Reads nothing: it is enough that it is there. A second outsider finds the first.
+                    let link = hub
+                        .attach(OPERATOR, partition, -1, Some(OUTSIDER_LEVEL))
+                        .await;
+                    std::future::pending::<()>().await;
+                    drop(link);
+                })
+            });
+        }
+    }
+
     fn apply_behaviour(&self, kinds: &[FaultKind]) {
         let mut settings = self.behaviour.settings();
-        (settings.errors, settings.panics) = (0, 0);
+        (settings.errors, settings.panics, settings.hangs) = (0, 0, 0);
         settings.max_ms = self.plan.handler_ms.1;
         for kind in kinds {
             match kind {
                 FaultKind::HandlerErrors { rate } => settings.errors = *rate,
                 FaultKind::HandlerPanics { rate } => settings.panics = *rate,
+                FaultKind::HandlerHangs { rate } => settings.hangs = *rate,
                 FaultKind::HandlerSlow { ms } => settings.max_ms = *ms,
                 _ => {}
             }
@@ -234,6 +312,8 @@ impl Group {
                     ..Weather::default()
                 };
                 self.store.set_weather_of(ours.member, weather);
+                let silence = FaultKind::LinkSilence { slot };
+                self.hub.set_silent(ours.member, kinds.contains(&silence));
             }
         }
         Ok(())
@@ -251,6 +331,9 @@ impl Group {
         // Nobody can ask a processor that is not scheduled.
         self.pause_slot(slot, false);
         if let Some(ours) = self.slots[slot].processor.take() {
+            if ours.is_claiming() {
+                self.world.reach(Mark::StopWhileClaiming);
+            }
             self.stopping.spawn(ours.stop());
         }
     }
@@ -267,6 +350,11 @@ impl Group {
                 self.world.note(Happening::Paused { member });
             } else {
                 ours.gate.open();
+                // It may have slept while partitions were added.
+                let interval = self.plan.options.load_balancing_interval.as_millis();
+                let interval = Time::try_from(interval).unwrap_or(Time::MAX);
+                self.world
+                    .extend_partial_until(self.world.now().saturating_add(3 * interval));
                 self.world.note(Happening::Resumed { member });
             }
         }
@@ -278,7 +366,7 @@ impl Group {
         let setup = PeerSetup {
             kind: planned.kind,
             name: format!("peer{peer}-{}", self.peer_lives),
-            skew_ms: planned.skew_ms,
+            skew: Arc::clone(&self.skews[peer]),
             work: PeerWork {
                 handler: std::time::Duration::from_millis(self.plan.handler_ms.1 / 2),
                 batch: 8,
@@ -297,4 +385,23 @@ impl Group {
     fn note(&self, what: String) {
         self.world.note(Happening::Fault { what });
     }
+}
+
+/// Higher than ours.
+const OUTSIDER_LEVEL: i64 = 5;
+
+fn trouble(kinds: &[FaultKind]) -> HubTrouble {
+    let mut trouble = HubTrouble::default();
+    for kind in kinds {
+        match kind {
+            FaultKind::AttachHangs => trouble.is_hanging = true,
+            FaultKind::AttachRefused { kind } => trouble.refusal = Some(*kind),
+            FaultKind::FailedAttaches { rate } => trouble.failed_attaches = *rate,
+            FaultKind::ManagementDown => trouble.is_managed = Managed::NotAtAll,
+            FaultKind::ManagementShort => trouble.is_managed = Managed::Short,
+            FaultKind::Repeats { rate } => trouble.repeats = *rate,
+            _ => {}
+        }
+    }
+    trouble
 }

@@ -1,14 +1,17 @@
 //! What a seed stands for: a group, its work, and what goes wrong when.
 
 use std::fmt;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use eventhubs_processor::{LoadBalancingStrategy, ProcessorOptions};
+use eventhubs_processor::error::TransportErrorKind;
+use eventhubs_processor::{CheckpointPolicy, LoadBalancingStrategy, ProcessorOptions};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng, RngExt as _};
 
 use crate::history::Time;
+use crate::marks::Mark;
 use crate::peers::{PeerKind, Sdk};
 use crate::seed::Seed;
 use crate::store::Weather;
@@ -48,6 +51,12 @@ pub(crate) struct Fault {
 /// What goes wrong. Rates are in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum FaultKind {
+    /// Attaches are not answered.
+    AttachHangs,
+    /// Attaches are refused for a reason.
+    AttachRefused { kind: TransportErrorKind },
+    /// An operator deletes a checkpoint.
+    CheckpointDeleted { partition: u32 },
     /// One of ours dies and comes back with another id.
     Crash { slot: usize },
     /// Attaches fail.
@@ -56,6 +65,8 @@ pub(crate) enum FaultKind {
     Grow { by: u32 },
     /// Handlers fail.
     HandlerErrors { rate: u32 },
+    /// Handlers do not return before this is over.
+    HandlerHangs { rate: u32 },
     /// Handlers panic.
     HandlerPanics { rate: u32 },
     /// Handlers take up to this long.
@@ -66,14 +77,28 @@ pub(crate) enum FaultKind {
     LinkDropAll { slot: usize },
     /// The links of one partition break.
     LinkDrop { partition: u32 },
+    /// One of ours hears nothing from the hub, and is not told so.
+    LinkSilence { slot: usize },
+    /// The hub does not tell its partitions.
+    ManagementDown,
+    /// The hub tells half of its partitions.
+    ManagementShort,
+    /// Somebody outside of the group reads a partition, at a higher level.
+    Outsider { partition: u32 },
+    /// An operator deletes an ownership record.
+    OwnershipDeleted { partition: u32 },
     /// One of ours is not scheduled.
     Pause { slot: usize },
     /// A foreign processor dies and comes back.
     PeerCrash { peer: usize },
     /// A foreign processor stops and comes back.
     PeerRestart { peer: usize },
+    /// The hub sends the last event once more.
+    Repeats { rate: u32 },
     /// One of ours stops gracefully and comes back with another id.
     Restart { slot: usize },
+    /// Listings show the past.
+    StaleListings { ms: Time },
     /// The store is unreachable for everybody.
     StoreDown,
     /// The store is unreachable for one of ours.
@@ -84,15 +109,101 @@ pub(crate) enum FaultKind {
         lost_requests: u32,
         lost_replies: u32,
         late: u32,
+        repeated: u32,
     },
     /// The store takes longer.
     StoreSlow { factor: u32 },
+    /// An operator writes the owner of a partition once more, again and again.
+    Touched { partition: u32 },
 }
 
 impl FaultKind {
     /// Whether it leaves everybody's way to the store alone.
     pub(crate) fn is_fair(self) -> bool {
         self.weather() == Weather::default() && !matches!(self, Self::StoreDownFor { .. })
+    }
+
+    /// Whether everybody can attach, to everything, and keep what it owns.
+    pub(crate) fn is_hub_fair(self) -> bool {
+        !matches!(
+            self,
+            Self::AttachHangs
+                | Self::AttachRefused { .. }
+                | Self::FailedAttaches { .. }
+                | Self::LinkSilence { .. }
+                | Self::ManagementDown
+                | Self::ManagementShort
+                | Self::Outsider { .. }
+                | Self::Touched { .. }
+        )
+    }
+
+    /// Which of ours it concerns, if it concerns one.
+    pub(crate) fn slot(self) -> Option<usize> {
+        match self {
+            Self::Crash { slot }
+            | Self::LinkDropAll { slot }
+            | Self::LinkSilence { slot }
+            | Self::Pause { slot }
+            | Self::Restart { slot }
+            | Self::StoreDownFor { slot } => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Which partition it concerns, if it concerns one.
+    pub(crate) fn partition(self) -> Option<u32> {
+        match self {
+            Self::CheckpointDeleted { partition }
+            | Self::LinkDrop { partition }
+            | Self::Outsider { partition }
+            | Self::OwnershipDeleted { partition }
+            | Self::Touched { partition } => Some(partition),
+            _ => None,
+        }
+    }
+
+    /// Which foreign processor it concerns, if it concerns one.
+    pub(crate) fn peer(self) -> Option<usize> {
+        match self {
+            Self::PeerCrash { peer } | Self::PeerRestart { peer } => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// What shows that it was injected.
+    pub(crate) fn mark(self) -> Mark {
+        match self {
+            Self::AttachHangs => Mark::FaultAttachHangs,
+            Self::AttachRefused { .. } => Mark::FaultAttachRefused,
+            Self::CheckpointDeleted { .. } => Mark::FaultCheckpointDeleted,
+            Self::Crash { .. } => Mark::FaultCrash,
+            Self::FailedAttaches { .. } => Mark::FaultFailedAttaches,
+            Self::Grow { .. } => Mark::FaultGrow,
+            Self::HandlerErrors { .. } => Mark::FaultHandlerErrors,
+            Self::HandlerHangs { .. } => Mark::FaultHandlerHangs,
+            Self::HandlerPanics { .. } => Mark::FaultHandlerPanics,
+            Self::HandlerSlow { .. } => Mark::FaultHandlerSlow,
+            Self::Join => Mark::FaultJoin,
+            Self::LinkDrop { .. } => Mark::FaultLinkDrop,
+            Self::LinkDropAll { .. } => Mark::FaultLinkDropAll,
+            Self::LinkSilence { .. } => Mark::FaultLinkSilence,
+            Self::ManagementDown => Mark::FaultManagementDown,
+            Self::ManagementShort => Mark::FaultManagementShort,
+            Self::Outsider { .. } => Mark::FaultOutsider,
+            Self::OwnershipDeleted { .. } => Mark::FaultOwnershipDeleted,
+            Self::Pause { .. } => Mark::FaultPause,
+            Self::PeerCrash { .. } => Mark::FaultPeerCrash,
+            Self::PeerRestart { .. } => Mark::FaultPeerRestart,
+            Self::Repeats { .. } => Mark::FaultRepeats,
+            Self::Restart { .. } => Mark::FaultRestart,
+            Self::StaleListings { .. } => Mark::FaultStaleListings,
+            Self::StoreDown => Mark::FaultStoreDown,
+            Self::StoreDownFor { .. } => Mark::FaultStoreDownFor,
+            Self::StoreLossy { .. } => Mark::FaultStoreLossy,
+            Self::StoreSlow { .. } => Mark::FaultStoreSlow,
+            Self::Touched { .. } => Mark::FaultTouched,
+        }
     }
 
     /// What it does to everybody's way to the store.
@@ -108,11 +219,17 @@ impl FaultKind {
                 lost_requests,
                 lost_replies,
                 late,
+                repeated,
             } => Weather {
                 failed,
                 lost_requests,
                 lost_replies,
                 late,
+                repeated,
+                ..fair
+            },
+            Self::StaleListings { ms } => Weather {
+                stale_ms: ms,
                 ..fair
             },
             Self::StoreSlow { factor } => Weather {
@@ -130,6 +247,30 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Upper limits on parts of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cuts {
+    /// Partitions at the start.
+    pub partitions: Option<u32>,
+    /// Processors of ours.
+    pub slots: Option<usize>,
+    /// Foreign ones.
+    pub peers: Option<usize>,
+    /// How long faults go on, in milliseconds.
+    pub chaos_ms: Option<u64>,
+}
+
+impl Cuts {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            partitions: other.partitions.or(self.partitions),
+            slots: other.slots.or(self.slots),
+            peers: other.peers.or(self.peers),
+            chaos_ms: other.chaos_ms.or(self.chaos_ms),
+        }
+    }
+}
+
 impl Plan {
     pub(crate) fn new(seed: Seed) -> Self {
         let mut rng = seed.stream("topology", 0);
@@ -140,7 +281,8 @@ impl Plan {
         };
         let slots = rng.random_range(1..=5);
         let peers = peers(&mut rng);
-        let options = options(&mut rng, !peers.is_empty());
+        let mut options = options(&mut rng, !peers.is_empty());
+        more_options(&mut seed.stream("more options", 0), &mut options);
         let mut rng = seed.stream("workload", 0);
         let append_ms = *[300, 1000, 3000].choose(&mut rng).unwrap_or(&1000);
         let max = rng.random_range(0..=append_ms / 5);
@@ -155,6 +297,7 @@ impl Plan {
             peers: peers.len(),
             partitions,
             expiry: expiry.unwrap_or(60_000),
+            interval: u64::try_from(options.load_balancing_interval.as_millis()).unwrap_or(10_000),
         };
         let mut faults: Vec<_> = (0..count)
             .map(|_| {
@@ -165,6 +308,7 @@ impl Plan {
             })
             .collect();
         faults.sort_by_key(|fault| fault.at);
+        faults.extend(context.rarer(&mut seed.stream("rarer faults", 0), chaos_ms));
         Self {
             partitions,
             slots,
@@ -176,6 +320,39 @@ impl Plan {
             chaos_ms,
             faults,
         }
+    }
+
+    /// Makes everything smaller, for a failure that does not need it all.
+    pub(crate) fn cut(&mut self, cuts: Cuts) {
+        if let Some(partitions) = cuts.partitions {
+            self.partitions = self.partitions.min(partitions.max(1));
+        }
+        if let Some(slots) = cuts.slots {
+            self.slots = self.slots.min(slots.max(1));
+        }
+        if let Some(peers) = cuts.peers {
+            self.peers.truncate(peers);
+        }
+        if let Some(chaos_ms) = cuts.chaos_ms {
+            self.chaos_ms = self.chaos_ms.min(chaos_ms);
+        }
+        for fault in &mut self.faults {
+            fault.at = fault.at.min(self.chaos_ms);
+            fault.lasts = fault.lasts.min(self.chaos_ms - fault.at);
+        }
+    }
+
+    /// Whether a fault concerns somebody who is there.
+    pub(crate) fn has_room_for(&self, fault: Fault) -> bool {
+        fault.kind.slot().is_none_or(|slot| slot < self.slots)
+            && (fault.kind.partition()).is_none_or(|partition| partition < self.partitions)
+            && fault.kind.peer().is_none_or(|peer| peer < self.peers.len())
+    }
+
+    /// Events between two checkpoints by the application, if it writes them.
+    pub(crate) fn checkpoint_every(&self) -> Option<i64> {
+        let is_manual = self.options.checkpoint_policy == CheckpointPolicy::Manual;
+        is_manual.then_some(self.checkpoint_every)
     }
 
     /// How long a write may be on its way.
@@ -219,11 +396,38 @@ fn options(rng: &mut StdRng, has_peers: bool) -> ProcessorOptions {
     options
 }
 
+/// Choices from a stream of their own, as for the rarer faults. Each policy checkpoints the last event in the end.
+fn more_options(rng: &mut StdRng, options: &mut ProcessorOptions) {
+    use CheckpointPolicy as Policy;
+    let policies = [
+        Policy::Manual,
+        Policy::Manual,
+        Policy::Manual,
+        Policy::Automatic,
+        Policy::EveryBatch,
+        Policy::EveryEvents(NonZeroU64::MIN),
+        Policy::Every(Duration::from_secs(3)),
+    ];
+    options.checkpoint_policy = *policies.choose(rng).unwrap_or(&Policy::Manual);
+    let batches = [
+        None,
+        None,
+        None,
+        NonZeroUsize::new(5),
+        NonZeroUsize::new(50),
+    ];
+    options.max_batch_size = *batches.choose(rng).unwrap_or(&None);
+    if rng.random_range(0..4) == 0 {
+        options.linger = Duration::ZERO;
+    }
+}
+
 struct Context {
     slots: usize,
     peers: usize,
     partitions: u32,
     expiry: Time,
+    interval: Time,
 }
 
 impl Context {
@@ -248,6 +452,7 @@ impl Context {
                     lost_requests: rate(),
                     lost_replies: rate(),
                     late: rate(),
+                    repeated: 0,
                 };
                 (kind, long)
             }
@@ -276,5 +481,86 @@ impl Context {
                 (FaultKind::Grow { by }, 0)
             }
         }
+    }
+
+    /// Faults from a stream of their own: seeds that are kept for what they once showed stay what they were without
+    /// them.
+    fn rarer(&self, rng: &mut impl Rng, chaos_ms: Time) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for _ in 0..*[0, 0, 1, 2, 3, 4].choose(rng).unwrap_or(&0) {
+            let at = rng.random_range(0..chaos_ms);
+            let short = rng.random_range(1_000..30_000);
+            let long = rng.random_range(1_000..self.expiry * 2);
+            let slot = rng.random_range(0..self.slots);
+            let partition = rng.random_range(0..self.partitions);
+            match rng.random_range(0..16) {
+                // One after the other, or most of them at once.
+                0 | 1 => {
+                    let pause = rng.random_range(1_000..=10_000);
+                    let faults_of = (0..self.slots).map(|slot| Fault {
+                        at: (at + slot as Time * pause).min(chaos_ms),
+                        lasts: pause / 2,
+                        kind: FaultKind::Restart { slot },
+                    });
+                    faults.extend(faults_of);
+                    continue;
+                }
+                2 => {
+                    let survivors = rng.random_range(0..self.slots);
+                    let faults_of = (survivors..self.slots).map(|slot| Fault {
+                        at,
+                        lasts: long.min(chaos_ms - at),
+                        kind: FaultKind::Crash { slot },
+                    });
+                    faults.extend(faults_of);
+                    continue;
+                }
+                number => {
+                    let (kind, lasts) = match number {
+                        3 | 4 => (FaultKind::LinkSilence { slot }, long),
+                        5 => (FaultKind::AttachHangs, short),
+                        6 => {
+                            use TransportErrorKind as Kind;
+                            let kinds = [
+                                Kind::ServerBusy,
+                                Kind::Unauthorized,
+                                Kind::NotFound,
+                                Kind::QuotaExceeded,
+                                Kind::Disabled,
+                                Kind::OwnershipLost,
+                                Kind::Timeout,
+                            ];
+                            let kind = *kinds.choose(rng).unwrap_or(&Kind::ServerBusy);
+                            (FaultKind::AttachRefused { kind }, short)
+                        }
+                        7 => (FaultKind::Outsider { partition }, short),
+                        8 => (FaultKind::OwnershipDeleted { partition }, 0),
+                        9 => (FaultKind::CheckpointDeleted { partition }, 0),
+                        10 => (FaultKind::HandlerHangs { rate: 30 }, long),
+                        11 => (FaultKind::ManagementDown, long),
+                        12 => (FaultKind::ManagementShort, long),
+                        13 => (FaultKind::Repeats { rate: 300 }, long),
+                        14 => (FaultKind::Touched { partition }, long),
+                        _ if rng.random_range(0..2) == 0 => {
+                            let ms = self.interval / 2;
+                            (FaultKind::StaleListings { ms }, long)
+                        }
+                        _ => {
+                            let kind = FaultKind::StoreLossy {
+                                failed: 0,
+                                lost_requests: 0,
+                                lost_replies: 0,
+                                late: 0,
+                                repeated: 200,
+                            };
+                            (kind, long)
+                        }
+                    };
+                    let lasts = lasts.min(chaos_ms - at);
+                    faults.push(Fault { at, lasts, kind });
+                }
+            }
+        }
+        faults
     }
 }

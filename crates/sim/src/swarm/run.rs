@@ -7,12 +7,15 @@ use rand::RngExt as _;
 
 use super::group::Group;
 use super::oracle::{Bounds, Oracle, Violation};
-use super::plan::Plan;
+use super::plan::{Cuts, Plan};
 use crate::bugs::Bug;
 use crate::history::{Happening, Time};
+use crate::marks::Marks;
+use crate::ours::suspect_time;
 use crate::scenario::Replay;
 use crate::seed::Seed;
 use crate::store::LATEST;
+use crate::tracer::Tracer;
 
 /// How a run went.
 #[derive(Clone, Debug)]
@@ -29,6 +32,16 @@ pub struct Report {
     pub moves: u64,
     /// Longest time that a displaced reader went on, in milliseconds.
     pub longest_overlap: u64,
+    /// Longest time that nobody read a partition while all was well, in milliseconds.
+    pub longest_takeover: u64,
+    /// Most owner changes of a partition after the faults.
+    pub most_changes: u32,
+    /// Checkpoints of ours that replaced a later one.
+    pub regressions: u64,
+    /// The same, of the models of other SDKs.
+    pub foreign_regressions: u64,
+    /// What was reached.
+    pub marks: Marks,
     /// Seconds of virtual time.
     pub seconds: u64,
     /// What happened, line by line, if it was asked for.
@@ -36,14 +49,18 @@ pub struct Report {
 }
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Where all chance comes from.
     pub seed: Seed,
     /// Which faults of the plan happen; all if `None`.
     pub faults: Option<BTreeSet<usize>>,
+    /// Upper limits on the rest of the plan.
+    pub cuts: Cuts,
     /// A bug to plant.
     pub bug: Option<Bug>,
+    /// Whether a checkpoint that moves back is counted and does not end the run.
+    pub measures_only: bool,
     /// Whether to keep a trace.
     pub is_traced: bool,
 }
@@ -62,10 +79,15 @@ pub fn run(request: &Request) -> std::io::Result<Report> {
 }
 
 async fn play(request: &Request) -> Report {
-    let plan = Plan::new(request.seed);
+    let mut plan = Plan::new(request.seed);
+    plan.cut(request.cuts);
     let mut run = Run::new(request, plan);
+    // The runtime has one thread, so that everything of this run logs here.
+    let _listens = tracing::subscriber::set_default(Tracer::new(run.group.world.clone()));
     let result = run.phases(request).await;
     let violation = result.err();
+    let mut marks = run.group.world.marks();
+    marks.add(&run.oracle.marks);
     let history = run.group.world.take_history();
     let trace = if request.is_traced {
         let records = history.records().iter();
@@ -82,6 +104,11 @@ async fn play(request: &Request) -> Report {
         duplicates: run.oracle.duplicates,
         moves: run.oracle.moves,
         longest_overlap: run.oracle.longest_overlap,
+        longest_takeover: run.oracle.longest_takeover(),
+        most_changes: run.oracle.most_changes,
+        regressions: run.oracle.regressions,
+        foreign_regressions: run.oracle.foreign_regressions,
+        marks,
         seconds: run.group.world.now() / 1000,
         trace,
     }
@@ -95,6 +122,7 @@ struct Run {
     next_append: BTreeMap<u32, Time>,
     workload: rand::rngs::StdRng,
     is_appending: bool,
+    next_tick: Time,
 }
 
 const SECOND: Time = 1000;
@@ -105,6 +133,9 @@ const START: Time = 20 * SECOND;
 /// Processing what has piled up, at most: the longest back-off and the last listing that shows a loss are in it.
 const DRAIN: Time = 180 * SECOND;
 
+/// Expiry and interval of the slowest peer, Python, and the restart of one whose loop has ended.
+const SLOWEST_PEER: Time = 226 * SECOND;
+
 /// A processor asks for the partitions of the event hub this seldom.
 const PARTITIONS_TTL: Time = 60 * SECOND;
 
@@ -113,9 +144,21 @@ const REPAIR: Time = 30 * SECOND;
 
 impl Run {
     fn new(request: &Request, plan: Plan) -> Self {
+        let interval = millis(plan.options.load_balancing_interval);
+        let suspect = millis(suspect_time(&plan.options));
+        let expiration = millis(plan.options.partition_ownership_expiration);
         let bounds = Bounds {
-            overlap: 2 * millis(plan.options.load_balancing_interval) + 12 * SECOND,
+            overlap: 2 * interval + 12 * SECOND,
             shutdown_timeout: millis(plan.options.shutdown_timeout),
+            suspect,
+            expiration,
+            takeover: if plan.peers.is_empty() {
+                suspect + 3 * interval + 13 * SECOND
+            } else {
+                expiration.max(SLOWEST_PEER) + suspect + 3 * interval + 13 * SECOND
+            },
+            late: if plan.may_be_late() { LATEST } else { 0 },
+            measures_only: request.measures_only,
         };
         Self {
             group: Group::new(request.seed, &plan, request.bug),
@@ -123,6 +166,7 @@ impl Run {
             next_append: BTreeMap::new(),
             workload: request.seed.stream("appends", 0),
             is_appending: true,
+            next_tick: 0,
             plan,
         }
     }
@@ -160,7 +204,8 @@ impl Run {
         let mut agenda = Vec::new();
         for (number, fault) in self.plan.faults.iter().enumerate() {
             let happens = request.faults.as_ref();
-            if happens.is_none_or(|faults| faults.contains(&number)) {
+            let happens = happens.is_none_or(|faults| faults.contains(&number));
+            if happens && self.plan.has_room_for(*fault) {
                 agenda.push((begin + fault.at, number, Some(*fault)));
                 agenda.push((begin + fault.at + fault.lasts, number, None));
             }
@@ -191,7 +236,7 @@ impl Run {
         let bound = if is_alone {
             3 * own
         } else {
-            3 * own.max(226 * SECOND)
+            3 * own.max(SLOWEST_PEER)
         } + PARTITIONS_TTL;
         if self.plan.may_be_late() {
             self.pass(LATEST + 5 * SECOND).await?;
@@ -203,7 +248,9 @@ impl Run {
             self.group
                 .world
                 .with_history(|history| replay.advance(history.records()));
-            let is_well = replay.is_covered() && (!is_alone || replay.is_balanced());
+            let is_well = replay.is_covered()
+                && (!is_alone || replay.is_balanced())
+                && self.group.world.is_complete();
             if is_well && !self.group.is_stopping() {
                 return Ok(());
             }
@@ -224,7 +271,7 @@ impl Run {
         self.is_appending = false;
         {
             let mut settings = self.group.behaviour.settings();
-            settings.checkpoint_every = 1;
+            settings.checkpoint_every = settings.checkpoint_every.map(|_| 1);
             settings.max_ms = settings.max_ms.min(5);
         }
         for partition in 0..self.group.hub.partitions() {
@@ -268,6 +315,10 @@ impl Run {
             let now = self.group.world.now();
             if now >= end {
                 return Ok(());
+            }
+            if now >= self.next_tick {
+                self.group.tick();
+                self.next_tick = now + SECOND;
             }
             let wake = (now + SECOND).min(end).min(self.append_due(now));
             tokio::time::sleep(Duration::from_millis(wake - now)).await;

@@ -1,25 +1,24 @@
-//! Makes a failing run small: which faults does it need?
+//! Makes a failing run small: which faults does it need, and how much of the group?
 
-use std::collections::BTreeSet;
 use std::io;
 
-use super::plan::Plan;
+use super::plan::{Cuts, Plan};
 use super::run::{Request, run};
 
-/// Tries a smaller set this often: a run that depends on chance from elsewhere fails only sometimes.
-const TRIES: usize = 2;
-
-/// Leaves out as many faults as possible while the run still breaks the same promise. Delta debugging.
+/// The smallest run found that breaks the same promise: first without the faults it does not need, by delta debugging,
+/// then with fewer partitions, processors and minutes.
 ///
 /// # Errors
 ///
 /// If there is no runtime.
-pub fn shrink(request: &Request, rule: &str) -> io::Result<BTreeSet<usize>> {
+pub fn shrink(request: &Request, rule: &str) -> io::Result<Request> {
+    let mut best = request.clone();
     let count = Plan::new(request.seed).faults.len();
     let mut kept: Vec<usize> = request.faults.clone().map_or_else(
         || (0..count).collect(),
         |faults| faults.into_iter().collect(),
     );
+    best.faults = Some(kept.iter().copied().collect());
     let mut pieces = 2;
     while !kept.is_empty() {
         let size = kept.len().div_ceil(pieces);
@@ -27,8 +26,12 @@ pub fn shrink(request: &Request, rule: &str) -> io::Result<BTreeSet<usize>> {
         for start in (0..kept.len()).step_by(size) {
             let rest: Vec<usize> =
                 [&kept[..start], &kept[(start + size).min(kept.len())..]].concat();
-            if fails(request, &rest, rule)? {
-                kept = rest;
+            let smaller = Request {
+                faults: Some(rest.iter().copied().collect()),
+                ..best.clone()
+            };
+            if fails(&smaller, rule)? {
+                (best, kept) = (smaller, rest);
                 pieces = (pieces - 1).max(2);
                 is_smaller = true;
                 break;
@@ -41,19 +44,55 @@ pub fn shrink(request: &Request, rule: &str) -> io::Result<BTreeSet<usize>> {
             pieces = (pieces * 2).min(kept.len());
         }
     }
-    Ok(kept.into_iter().collect())
+    shrink_workload(best, rule)
 }
 
-fn fails(request: &Request, faults: &[usize], rule: &str) -> io::Result<bool> {
-    for _ in 0..TRIES {
-        let smaller = Request {
-            faults: Some(faults.iter().copied().collect()),
-            ..request.clone()
-        };
-        let violation = run(&smaller)?.violation;
-        if violation.is_some_and(|violation| violation.rule == rule) {
-            return Ok(true);
+fn shrink_workload(mut best: Request, rule: &str) -> io::Result<Request> {
+    let plan = Plan::new(best.seed);
+    let peers = (0..plan.peers.len()).map(|peers| Cuts {
+        peers: Some(peers),
+        ..Cuts::default()
+    });
+    let slots = (1..plan.slots).map(|slots| Cuts {
+        slots: Some(slots),
+        ..Cuts::default()
+    });
+    let sizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32].into_iter();
+    let partitions = sizes
+        .filter(|size| *size < plan.partitions)
+        .map(|partitions| Cuts {
+            partitions: Some(partitions),
+            ..Cuts::default()
+        });
+    let times = [10_000, 30_000, 60_000, 120_000].into_iter();
+    let chaos = times
+        .filter(|time| *time < plan.chaos_ms)
+        .map(|chaos_ms| Cuts {
+            chaos_ms: Some(chaos_ms),
+            ..Cuts::default()
+        });
+    // Of each kind the smallest that will do; one kind after the other.
+    for candidates in [
+        peers.collect::<Vec<_>>(),
+        slots.collect(),
+        partitions.collect(),
+        chaos.collect(),
+    ] {
+        for cuts in candidates {
+            let smaller = Request {
+                cuts: best.cuts.and(cuts),
+                ..best.clone()
+            };
+            if fails(&smaller, rule)? {
+                best = smaller;
+                break;
+            }
         }
     }
-    Ok(false)
+    Ok(best)
+}
+
+fn fails(request: &Request, rule: &str) -> io::Result<bool> {
+    let violation = run(request)?.violation;
+    Ok(violation.is_some_and(|violation| violation.rule == rule))
 }

@@ -1,10 +1,62 @@
 //! Checks a history, step by step, against what is promised. It believes the hub and the store, and of a processor
 //! only when its handler was called.
+//!
+//! The promises about a whole run:
+//!
+//! | | promise | where |
+//! |---|---|---|
+//! | O1 | a checkpoint covers processed events only | [`Oracle::checkpointed`] |
+//! | O2 | ours never replaces a later one | [`Oracle::checkpointed`] |
+//! | O3 | a term starts handlers in order, without a gap | [`Oracle::handler_started`] |
+//! | O4 | a term starts at the checkpoint it read | [`Oracle::attached`] |
+//! | O5 | one reader, but for a bounded time | [`Oracle::handler_started`] |
+//! | O6 | a partition that lost its reader has another in bounded time | [`takeover`] |
+//! | O7 | after the drain everything is processed and checkpointed | `run` |
+//! | O8 | a pump holds a bounded number of events | [`buffers`] |
+//! | O9 | a stop ends in time, and nothing runs after it | [`Oracle::down`], [`Oracle::handler_started`] |
+//! | O10 | equal loads, then nothing moves | `run`, [`Oracle::owner_changed`] |
+//! | O11 | an event has the content that was sent | `handler` |
+//! | O12 | trouble is answered by few retries | [`storm`] |
+//! | O13 | what was acknowledged as checkpointed is not processed again, and terms restart for a reason | [`repeats`] |
+//!
+//! The invariants of load balancing, by number:
+//!
+//! | | invariant | where |
+//! |---|---|---|
+//! | 1 | a handler starts with a proof of ownership only | [`proof`] |
+//! | 2, 3, 4 | a claim follows from what was seen | `view_check`; the conditions also in `store/blobs` |
+//! | 5 | checkpoints only grow | O2 |
+//! | 6, 7, 8 | pure decisions; well-formed records | property tests and conformance suite of the library |
+//! | 9 | coverage | O6 |
+//! | 10 | balance | O10; its pace in `tests/scenarios.rs` |
+//! | 11 | few moves | `tests/scenarios.rs` |
+//! | 12 | no ping-pong | [`Oracle::owner_changed`] |
+//! | 13 | a newcomer gets its share | O10 after a fault of the kind `Join`; pace in `tests/scenarios.rs` |
+//! | 14, 15 | an outage or a slow store moves nothing | `tests/scenarios.rs` |
+//! | 16 | storage operations | O12 under faults; steady state in `tests/scenarios.rs` |
+//! | 17 | a stop ends in time | O9 |
+//! | 18, 19 | mixed groups | runs with foreign models: coverage and all safety checks |
+//! | 20 | added partitions are read | O6, O7 |
+
+mod buffers;
+mod proof;
+mod repeats;
+mod storm;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::history::{Happening, Member, Partition, TermId, Time};
+use self::buffers::Buffers;
+use self::proof::Proofs;
+use self::repeats::Repeats;
+use self::storm::Storm;
+use self::takeover::Takeover;
+use crate::history::{Happening, Member, OPERATOR, Partition, TermId, Time};
+use crate::marks::{Mark, Marks};
+
+/// A promise and how it was broken.
+type Broken = (&'static str, String);
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +81,16 @@ pub(crate) struct Bounds {
     /// Longest time that a displaced term may go on starting handlers while all is well.
     pub(crate) overlap: Time,
     pub(crate) shutdown_timeout: Time,
+    /// Silence after which ours take each other for dead.
+    pub(crate) suspect: Time,
+    /// Age after which ours take anybody else for dead.
+    pub(crate) expiration: Time,
+    /// Longest time without a reader while all is well.
+    pub(crate) takeover: Time,
+    /// How long a write may be on its way.
+    pub(crate) late: Time,
+    /// Whether a broken O2 is only counted.
+    pub(crate) measures_only: bool,
 }
 
 /// On top of the shutdown timeout: a cycle that may finish its writes, and closing.
@@ -46,12 +108,22 @@ struct Log {
     last_attached: Option<(Member, Time)>,
     /// Everybody who ever owned it, and since when they do not.
     owners: BTreeMap<Member, Option<Time>>,
+    /// Owner changes since the faults are over.
+    changes: u32,
+    /// Whether it was added to a hub that was being read.
+    is_added: bool,
+    /// A foreign processor has moved the checkpoint back, from there.
+    moved_back: Option<i64>,
+    /// When its owner took it from a live one of ours, unless that one has told him to begin.
+    untold_since: Option<Time>,
 }
 
 #[derive(Debug)]
 struct Term {
     member: Member,
     partition: Partition,
+    /// Receivers so far.
+    attaches: u32,
     /// The last event of which the handler was told, or the place where the term starts.
     last: i64,
 }
@@ -83,6 +155,23 @@ pub(crate) struct Oracle {
     is_foul: bool,
     /// When it last was: load balancing may be behind for a while after that.
     foul_at: Option<Time>,
+    /// Whether the hub, or somebody with access to the records, is in the way.
+    is_hub_foul: bool,
+    hub_foul_at: Option<Time>,
+    is_healing: bool,
+    buffers: Buffers,
+    proofs: Proofs,
+    repeats: Repeats,
+    storm: Storm,
+    takeover: Takeover,
+    failed: BTreeSet<(Member, Partition)>,
+    /// What was reached.
+    pub(crate) marks: Marks,
+    /// Checkpoints of ours, and of foreign models, that replaced a later one.
+    pub(crate) regressions: u64,
+    pub(crate) foreign_regressions: u64,
+    /// Most owner changes of a partition after the faults.
+    pub(crate) most_changes: u32,
     /// Handler calls for events that had been processed before.
     pub(crate) duplicates: u64,
     pub(crate) calls_made: u64,
@@ -105,6 +194,19 @@ impl Oracle {
             is_calm: false,
             is_foul: false,
             foul_at: None,
+            is_hub_foul: false,
+            hub_foul_at: None,
+            is_healing: false,
+            buffers: Buffers::default(),
+            proofs: Proofs::new(bounds),
+            repeats: Repeats::default(),
+            storm: Storm::default(),
+            takeover: Takeover::new(bounds),
+            failed: BTreeSet::new(),
+            marks: Marks::default(),
+            regressions: 0,
+            foreign_regressions: 0,
+            most_changes: 0,
             duplicates: 0,
             calls_made: 0,
             moves: 0,
@@ -116,6 +218,11 @@ impl Oracle {
     pub(crate) fn advance(&mut self, records: &[(Time, Happening)]) -> Result<(), Violation> {
         for (now, happening) in &records[self.read..] {
             self.apply(*now, happening)
+                .and_then(|()| self.buffers.apply(happening))
+                .and_then(|()| self.proofs.apply(*now, happening))
+                .and_then(|()| self.repeats.apply(*now, happening))
+                .and_then(|()| self.storm.apply(*now, happening))
+                .and_then(|()| self.takeover.apply(*now, happening))
                 .map_err(|(rule, what)| Violation {
                     rule,
                     at: *now,
@@ -124,6 +231,11 @@ impl Oracle {
         }
         self.read = records.len();
         Ok(())
+    }
+
+    /// Longest time without a reader while all was well, in milliseconds.
+    pub(crate) fn longest_takeover(&self) -> Time {
+        self.takeover.longest
     }
 
     /// Partitions whose events are not all processed.
@@ -141,10 +253,15 @@ impl Oracle {
             .collect()
     }
 
-    fn apply(&mut self, now: Time, happening: &Happening) -> Result<(), (&'static str, String)> {
+    fn apply(&mut self, now: Time, happening: &Happening) -> Result<(), Broken> {
         match happening {
             Happening::Appended { partition, seq } => {
-                let log = self.logs.entry(*partition).or_insert_with(empty_log);
+                let is_first = self.logs.is_empty();
+                let has_begun = self.calls_made > 0;
+                let log = self.logs.entry(*partition).or_insert_with(|| Log {
+                    is_added: has_begun && !is_first,
+                    ..empty_log()
+                });
                 log.appended = seq + 1;
             }
             Happening::Attached {
@@ -173,6 +290,12 @@ impl Oracle {
                 to,
                 ..
             } => return self.owner_changed(now, *by, *partition, *from, *to),
+            Happening::Renewed { by, partition } => {
+                let log = self.logs.entry(*partition).or_insert_with(empty_log);
+                if log.owner != Some(*by) {
+                    log.untold_since = None;
+                }
+            }
             Happening::Misjudged {
                 member,
                 partition,
@@ -193,7 +316,13 @@ impl Oracle {
                 partition,
                 term,
                 seq,
-            } => return self.handler_started(now, *member, *partition, *term, *seq),
+                is_same_call,
+            } => {
+                self.handler_started(*member, *partition, *term, *seq)?;
+                if !is_same_call {
+                    return self.call_started(now, *member, *partition, *seq);
+                }
+            }
             Happening::HandlerDone {
                 member,
                 partition,
@@ -212,6 +341,7 @@ impl Oracle {
                 member, partition, ..
             } => {
                 self.calls.remove(&(*member, *partition));
+                self.failed.insert((*member, *partition));
             }
             Happening::Corrupted { partition, seq } => {
                 return Err(("O11 content", format!("event {seq} of {partition}")));
@@ -227,28 +357,64 @@ impl Oracle {
             }
             Happening::Stopping { member } => {
                 self.lives.entry(*member).or_default().stopping = Some(now);
+                if self.has_call(*member) {
+                    self.marks.reach(Mark::StopWhileHandlerRan);
+                }
+                if self.is_foul {
+                    self.marks.reach(Mark::StopWhileStoreDown);
+                }
             }
             Happening::Down { member, by_crash } => return self.down(now, *member, *by_crash),
             Happening::Paused { member } => {
                 let life = self.lives.entry(*member).or_default();
                 (life.is_paused, life.last_pause) = (true, Some(now));
+                if self.has_call(*member) {
+                    self.marks.reach(Mark::PausedWhileHandlerRan);
+                }
             }
             Happening::Resumed { member } => {
                 let life = self.lives.entry(*member).or_default();
+                let slept_at = life.last_pause.unwrap_or(now);
                 (life.is_paused, life.last_pause) = (false, Some(now));
+                let lost = |log: &Log| {
+                    let since = log.owners.get(member).copied().flatten();
+                    since.is_some_and(|since| since >= slept_at)
+                };
+                if self.logs.values().any(lost) {
+                    self.marks.reach(Mark::WokeUpDisplaced);
+                }
             }
             Happening::Phase { name } => {
                 self.is_calm = *name == "calm" || *name == "drain";
+                self.is_healing |= *name == "heal";
             }
-            Happening::Weather { is_fair } => {
+            Happening::Weather {
+                is_fair,
+                is_hub_fair,
+            } => {
+                if self.is_hub_foul || !is_hub_fair {
+                    self.hub_foul_at = Some(now);
+                }
+                self.is_hub_foul = !is_hub_fair;
                 if self.is_foul || !is_fair {
                     self.foul_at = Some(now);
                 }
                 self.is_foul = !is_fair;
             }
-            Happening::Detached { .. } | Happening::Fault { .. } => {}
+            Happening::Asked { .. }
+            | Happening::AttachFailed { .. }
+            | Happening::CheckpointAcked { .. }
+            | Happening::CheckpointDeleted { .. }
+            | Happening::Detached { .. }
+            | Happening::Fault { .. }
+            | Happening::Silent { .. }
+            | Happening::Taken { .. } => {}
         }
         Ok(())
+    }
+
+    fn has_call(&self, member: Member) -> bool {
+        self.calls.keys().any(|(caller, _)| *caller == member)
     }
 
     /// Whether somebody may not know yet what the records say.
@@ -266,7 +432,7 @@ impl Oracle {
         member: Member,
         partition: Partition,
         after: i64,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), Broken> {
         let is_disturbed = self.is_disturbed(now);
         let log = self.logs.entry(partition).or_insert_with(empty_log);
         log.last_attached = Some((member, now));
@@ -274,7 +440,20 @@ impl Oracle {
         if !is_ours {
             // A model reads its checkpoint out of sight; a term of it is a link.
             self.reads.insert((member, partition), after);
+            if member == OPERATOR {
+                self.marks.reach(Mark::OutsiderDisplacedUs);
+            }
             return Ok(());
+        }
+        let patience = self.bounds.suspect / 2;
+        if let Some(since) = log.untold_since.take()
+            && now - since >= patience
+            && log.owner == Some(member)
+        {
+            self.marks.reach(Mark::HeirWaitedOut);
+        }
+        if log.is_added {
+            self.marks.reach(Mark::NewPartitionRead);
         }
         match log.owners.get(&member) {
             None => {
@@ -288,7 +467,7 @@ impl Oracle {
             Some(_) => {}
         }
         let term = self.current.get(&(member, partition));
-        let Some(term) = term.and_then(|term| self.terms.get(term)) else {
+        let Some(term) = term.and_then(|term| self.terms.get_mut(term)) else {
             let what = format!("{member} attached to {partition} outside of a term");
             return Err(("O4 start", what));
         };
@@ -298,6 +477,10 @@ impl Oracle {
                 term.last
             );
             return Err(("O4 start", what));
+        }
+        term.attaches += 1;
+        if term.attaches > 1 {
+            self.marks.reach(Mark::AttachAgainInTerm);
         }
         Ok(())
     }
@@ -309,7 +492,7 @@ impl Oracle {
         partition: Partition,
         before: Option<i64>,
         seq: i64,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), Broken> {
         let log = self.logs.entry(partition).or_insert_with(empty_log);
         if seq > log.done {
             let what = format!(
@@ -319,9 +502,25 @@ impl Oracle {
             return Err(("O1 at least once", what));
         }
         let is_ours = self.lives.get(&member).is_some_and(|life| life.is_ours);
-        if is_ours && before.is_some_and(|before| before > seq) {
-            let what = format!("{member} moved {partition} from {before:?} back to {seq}");
-            return Err(("O2 monotone", what));
+        let fell_from = before.filter(|before| *before > seq);
+        match (fell_from, is_ours) {
+            (Some(before), true) => {
+                self.regressions += 1;
+                let what = format!("{member} moved {partition} from {before} back to {seq}");
+                if !self.bounds.measures_only {
+                    return Err(("O2 monotone", what));
+                }
+            }
+            (Some(before), false) => {
+                self.foreign_regressions += 1;
+                log.moved_back = Some(before.max(log.moved_back.unwrap_or(before)));
+                self.marks.reach(Mark::CheckpointMovedBackByPeer);
+            }
+            (None, true) if log.moved_back.is_some_and(|from| seq >= from) => {
+                log.moved_back = None;
+                self.marks.reach(Mark::CheckpointHealed);
+            }
+            (None, _) => {}
         }
         Ok(())
     }
@@ -333,7 +532,7 @@ impl Oracle {
         partition: Partition,
         from: Option<Member>,
         to: Option<Member>,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), Broken> {
         let log = self.logs.entry(partition).or_insert_with(empty_log);
         if let Some(from) = from {
             log.owners.insert(from, Some(now));
@@ -341,6 +540,7 @@ impl Oracle {
         if let Some(to) = to {
             log.owners.insert(to, None);
         }
+        let log_was_released = log.released_by.is_some();
         log.owner = to;
         log.released_by = to.is_none().then_some(by);
         let is_alive = |member: Option<Member>| {
@@ -348,6 +548,26 @@ impl Oracle {
             life.is_some_and(|life| !life.is_down)
         };
         self.moves += u64::from(is_alive(from) && to.is_some());
+        let is_ours = |member: Option<Member>| {
+            let life = member.and_then(|member| self.lives.get(&member));
+            life.is_some_and(|life| life.is_ours)
+        };
+        log.untold_since = (is_alive(from) && is_ours(from) && is_ours(to)).then_some(now);
+        let had_call = from.is_some_and(|from| self.calls.contains_key(&(from, partition)));
+        if let Some(mark) = self.mark_of(by, from, to, log_was_released) {
+            self.marks.reach(mark);
+        }
+        if to.is_some() && had_call && is_alive(from) {
+            self.marks.reach(Mark::StolenWhileHandlerRan);
+        }
+        if to.is_some() {
+            let changes = {
+                let log = self.logs.entry(partition).or_insert_with(empty_log);
+                log.changes += u32::from(self.is_healing);
+                log.changes
+            };
+            self.most_changes = self.most_changes.max(changes);
+        }
         if self.is_calm {
             let what = format!("{partition} went from {from:?} to {to:?} by {by}");
             return Err(("O10 calm", what));
@@ -362,30 +582,64 @@ impl Oracle {
         Ok(())
     }
 
+    fn mark_of(
+        &self,
+        by: Member,
+        from: Option<Member>,
+        to: Option<Member>,
+        was_released: bool,
+    ) -> Option<Mark> {
+        let by_ours = self.lives.get(&by).is_some_and(|life| life.is_ours);
+        let Some(to) = to else {
+            return by_ours.then_some(Mark::GivenBack);
+        };
+        let Some(from) = from else {
+            return (by_ours && was_released).then_some(Mark::ClaimedReleased);
+        };
+        let (from, to) = (self.lives.get(&from)?, self.lives.get(&to)?);
+        Some(match (from.is_ours, to.is_ours) {
+            (true, true) if from.is_down => Mark::ClaimedFromDeadKin,
+            (true, true) if from.is_paused => Mark::StolenFromPaused,
+            (true, true) => Mark::StolenFromKin,
+            (false, true) if from.is_down => Mark::ClaimedFromDeadPeer,
+            (false, true) => Mark::StolenFromPeer,
+            (true, false) if !from.is_down => Mark::StolenByPeer,
+            _ => return None,
+        })
+    }
+
     fn term_started(&mut self, member: Member, partition: Partition, term: TermId) {
         let last = self.reads.get(&(member, partition)).copied().unwrap_or(-1);
         let entry = Term {
             member,
             partition,
+            attaches: 0,
             last,
         };
+        if self.failed.remove(&(member, partition)) {
+            self.marks.reach(Mark::TermAfterFailure);
+        }
         self.terms.insert(term, entry);
         self.current.insert((member, partition), term);
     }
 
-    /// O3: in a term, every event once and in order. O5: no two at once for long. O9: none after the end.
+    /// O3: in a term, every event once and in order. Then [`Self::call_started`], O5: no two at once for long, and O9:
+    /// none after the end.
     fn handler_started(
         &mut self,
-        now: Time,
+
         member: Member,
         partition: Partition,
         term: TermId,
         seq: i64,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), Broken> {
         self.calls_made += 1;
-        let is_disturbed = self.is_disturbed(now);
         let log = self.logs.entry(partition).or_insert_with(empty_log);
-        self.duplicates += u64::from(seq <= log.done);
+        let is_again = seq <= log.done;
+        self.duplicates += u64::from(is_again);
+        if is_again {
+            self.marks.reach(Mark::Repeated);
+        }
         if seq >= log.appended {
             return Err((
                 "O11 content",
@@ -404,6 +658,19 @@ impl Oracle {
         }
         term.last = seq;
         self.calls.insert((member, partition), seq);
+        Ok(())
+    }
+
+    /// The same, for calls: a batch in hand may be finished.
+    fn call_started(
+        &mut self,
+        now: Time,
+        member: Member,
+        partition: Partition,
+        seq: i64,
+    ) -> Result<(), Broken> {
+        let is_disturbed = self.is_disturbed(now);
+        let log = self.logs.entry(partition).or_insert_with(empty_log);
         let life = self.lives.entry(member).or_default();
         if life.is_down {
             let what = format!("{member} got {seq} of {partition} after its end");
@@ -431,13 +698,15 @@ impl Oracle {
     }
 
     /// O9: a stop takes no longer than it may.
-    fn down(
-        &mut self,
-        now: Time,
-        member: Member,
-        by_crash: bool,
-    ) -> Result<(), (&'static str, String)> {
+    fn down(&mut self, now: Time, member: Member, by_crash: bool) -> Result<(), Broken> {
         let is_disturbed = self.is_disturbed(now);
+        let was_hub_foul = self.is_hub_foul
+            || self
+                .hub_foul_at
+                .is_some_and(|at| now - at < self.bounds.overlap);
+        if by_crash && self.has_call(member) {
+            self.marks.reach(Mark::CrashWhileHandlerRan);
+        }
         let life = self.lives.entry(member).or_default();
         life.is_down = true;
         self.calls.retain(|(caller, _), _| *caller != member);
@@ -448,6 +717,7 @@ impl Oracle {
             && life.is_ours
             && !by_crash
             && !is_disturbed
+            && !was_hub_foul
         {
             let what = format!("{member} ended without giving {partition} back");
             return Err(("G6 hand over", what));

@@ -1,0 +1,119 @@
+//! O6: a partition that nobody reads is read again in bounded time (G6), as long as nothing new goes wrong and one
+//! processor of ours is at work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Bounds, Broken};
+use crate::history::{Happening, Member, Partition, Time};
+
+#[derive(Debug)]
+pub(super) struct Takeover {
+    bounds: Bounds,
+    /// Links of each partition, and since when there is none.
+    links: BTreeMap<Partition, (u32, Time)>,
+    at_work: BTreeSet<Member>,
+    ours: BTreeSet<Member>,
+    is_fair: bool,
+    /// The last time that something went wrong, or might have.
+    disturbed: Time,
+    next_check: Time,
+    /// Longest time without a reader while all was well.
+    pub(super) longest: Time,
+}
+
+const CHECK_EVERY: Time = 500;
+
+impl Takeover {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            links: BTreeMap::new(),
+            at_work: BTreeSet::new(),
+            ours: BTreeSet::new(),
+            is_fair: true,
+            disturbed: 0,
+            next_check: 0,
+            longest: 0,
+        }
+    }
+
+    pub(super) fn apply(&mut self, now: Time, happening: &Happening) -> Result<(), Broken> {
+        match happening {
+            Happening::Appended { partition, .. } => {
+                self.links.entry(*partition).or_insert((0, now));
+            }
+            Happening::Attached { partition, .. } => {
+                let since = self.unread_for(now, *partition);
+                self.longest = self.longest.max(since);
+                self.links.entry(*partition).or_insert((0, now)).0 += 1;
+            }
+            Happening::Detached { partition, .. } => {
+                let link = self.links.entry(*partition).or_insert((0, now));
+                *link = (link.0.saturating_sub(1), now);
+            }
+            Happening::Up { member, is_ours } => {
+                self.disturb(now);
+                if *is_ours {
+                    self.ours.insert(*member);
+                    self.at_work.insert(*member);
+                }
+            }
+            Happening::Resumed { member } => {
+                self.disturb(now);
+                if self.ours.contains(member) {
+                    self.at_work.insert(*member);
+                }
+            }
+            Happening::Stopping { member }
+            | Happening::Down { member, .. }
+            | Happening::Paused { member } => {
+                self.disturb(now);
+                self.at_work.remove(member);
+                if matches!(happening, Happening::Down { .. }) {
+                    self.ours.remove(member);
+                }
+            }
+            Happening::Weather {
+                is_fair,
+                is_hub_fair,
+            } => {
+                let was_fair = self.is_fair;
+                self.is_fair = *is_fair && *is_hub_fair;
+                self.disturb(now);
+                if !was_fair {
+                    self.disturbed = now + self.bounds.late;
+                }
+            }
+            Happening::Fault { .. } | Happening::HandlerFailed { .. } => self.disturb(now),
+            _ => {}
+        }
+        if now < self.next_check {
+            return Ok(());
+        }
+        self.next_check = now + CHECK_EVERY;
+        for partition in self.links.keys() {
+            let unread = self.unread_for(now, *partition);
+            if unread > self.bounds.takeover {
+                return Err((
+                    "O6 takeover",
+                    format!("nobody reads {partition} for {unread} ms"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn disturb(&mut self, now: Time) {
+        self.disturbed = self.disturbed.max(now);
+    }
+
+    /// How long nobody has read a partition that somebody should.
+    fn unread_for(&self, now: Time, partition: Partition) -> Time {
+        match self.links.get(&partition) {
+            Some((0, since)) if self.is_fair && !self.at_work.is_empty() => {
+                now.saturating_sub(*since.max(&self.disturbed))
+            }
+            _ => 0,
+        }
+    }
+}

@@ -161,8 +161,8 @@ impl Connection {
         let guarded = Guarded::new(
             stream,
             FrameGuard::new(
-                options.max_frame_size,
-                options.max_message_size,
+                options.frame_limit(),
+                options.message_limit(),
                 millis(options.idle_timeout / 2),
             ),
             options.idle_timeout,
@@ -179,7 +179,7 @@ impl Connection {
             .sasl_hostname(Some(endpoint.host.as_str()))
             // PROTOCOL: the identity is proven on `$cbs`, not here.
             .sasl_profile(SaslProfile::Anonymous)
-            .max_frame_size(options.max_frame_size)
+            .max_frame_size(options.frame_limit())
             .channel_max(CHANNEL_MAX)
             .idle_time_out(millis(options.idle_timeout))
             .properties(product())

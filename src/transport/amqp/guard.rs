@@ -43,14 +43,11 @@ struct Partial {
 }
 
 impl FrameGuard {
-    /// A guard for frames and messages of at most so many bytes; 0 stands for messages of any size. Heartbeats go
-    /// out every `heartbeat` milliseconds or more often.
+    /// A guard for frames and messages of at most so many bytes. Heartbeats go out every `heartbeat` milliseconds or
+    /// more often.
     pub(super) fn new(max_frame_size: u32, max_message_size: u64, heartbeat: u32) -> Self {
         // Messages that fit into a frame are judged by the library, which has a better error for it.
-        let max_message_size = match max_message_size {
-            0 => u64::MAX,
-            bytes => bytes.max(u64::from(max_frame_size)),
-        };
+        let max_message_size = max_message_size.max(u64::from(max_frame_size));
         Self {
             max_frame_size: max_frame_size as usize,
             max_message_size,

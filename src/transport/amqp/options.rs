@@ -20,10 +20,12 @@ pub struct AmqpOptions {
     /// Silence after which the peer counts as dead, and longest time that a write may be stuck. The service
     /// sends heartbeats twice as often. Default: 20 s, so that a cut network is noticed within 30 s.
     pub idle_timeout: Duration,
-    /// Largest AMQP frame we accept, in bytes. Default: 64 KiB, as .NET, Java and Go.
+    /// Largest AMQP frame we accept, in bytes. Default: 64 KiB, as .NET, Java and Go. What lies outside 512 bytes (AMQP
+    /// 1.0, 2.7.1) to 1 MiB counts as the nearer of the two.
     pub max_frame_size: u32,
     /// Largest message we accept, in bytes. Default: 1 MiB, the largest event of every tier but self-serve
-    /// dedicated clusters (20 MiB).
+    /// dedicated clusters (20 MiB). What lies outside 1 KiB to 64 MiB counts as the nearer of the two: a value in a
+    /// message may claim that much memory before it has come, so there is no "unlimited".
     pub max_message_size: u64,
     /// The one host besides this machine that may be spoken to without TLS, if the connection string says
     /// `UseDevelopmentEmulator=true`. Default: none.
@@ -46,6 +48,14 @@ impl Default for AmqpOptions {
 }
 
 impl AmqpOptions {
+    pub(super) fn frame_limit(&self) -> u32 {
+        self.max_frame_size.clamp(512, 1024 * 1024)
+    }
+
+    pub(super) fn message_limit(&self) -> u64 {
+        self.max_message_size.clamp(1024, 64 * 1024 * 1024)
+    }
+
     /// Sets [`container_id`](Self::container_id).
     #[must_use]
     pub fn with_container_id(mut self, container_id: impl Into<String>) -> Self {
@@ -93,5 +103,25 @@ impl AmqpOptions {
     pub fn with_plaintext_host(mut self, host: impl Into<String>) -> Self {
         self.plaintext_host = Some(host.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_limit() {
+        let limits = |frame, message| {
+            let options = AmqpOptions {
+                max_frame_size: frame,
+                max_message_size: message,
+                ..AmqpOptions::default()
+            };
+            (options.frame_limit(), options.message_limit())
+        };
+        assert_eq!(limits(0, 0), (512, 1024));
+        assert_eq!(limits(4096, 20 << 20), (4096, 20 << 20));
+        assert_eq!(limits(u32::MAX, u64::MAX), (1 << 20, 64 << 20));
     }
 }

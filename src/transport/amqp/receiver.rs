@@ -121,7 +121,7 @@ impl AmqpReceiver {
             // checkpoints.
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
-            .max_message_size(context.options.max_message_size)
+            .max_message_size(context.options.message_limit())
             .set_desired_capabilities(capabilities(options))
             .properties(link_properties(options))
             .credit_mode(CreditMode::Manual)

@@ -192,7 +192,7 @@ mod tests {
         let timeout = Duration::from_secs(20);
         let stream = Guarded::new(
             inner,
-            FrameGuard::new(512, 0, 1),
+            FrameGuard::new(512, 1024, 1),
             timeout,
             kill.clone(),
             dead.clone(),

@@ -30,8 +30,8 @@ async fn a_consumer_killed_ten_times_processes_every_event() {
 }
 
 async fn kill_again_and_again(tools: Tools) {
-    let (mut emulator, connection_string) = emulator_program().await;
-    let group = Group::new(tools, &connection_string).await;
+    let (mut emulator, addresses) = emulator_program().await;
+    let group = Group::new(tools, &addresses.event_hubs).await;
     let count = EVENTS.to_string();
     let steady = [
         "steady", "--rate", "330", "--batch", "20", "--count", &count,

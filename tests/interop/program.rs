@@ -17,8 +17,12 @@ use tokio_util::task::AbortOnDropHandle;
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) at: Instant,
-    pub(crate) value: Value,
+    /// Shared: tests copy all lines so far again and again, while the reader waits for the lock.
+    pub(crate) value: Arc<Value>,
 }
+
+/// Between two looks at what a program has printed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A program to be started.
 #[derive(Debug)]
@@ -125,6 +129,8 @@ impl Program {
                     // No reader is left: that was all.
                     return find(&self.output.lines());
                 }
+                // Each look goes through all lines, and thousands come in a second.
+                tokio::time::sleep(LOOK).await;
             }
         };
         match tokio::time::timeout(limit, finding).await {
@@ -246,8 +252,11 @@ async fn read_stdout(stdout: ChildStdout, output: Arc<Output>, changed: watch::S
         }
         let value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("not a line of JSON ({error}): {text}"));
-        let at = Instant::now();
-        output.lines().push(Line { at, value });
+        let line = Line {
+            at: Instant::now(),
+            value: Arc::new(value),
+        };
+        output.lines().push(line);
         changed.send_replace(());
         text.clear();
     }

@@ -1,120 +1,247 @@
 //! Three scripted consumers, ended and replaced one after the other under load.
 //!
-//! 2,000 events a second over four partitions, each event checkpointed as soon as it is done. Azurite writes about a
-//! thousand blobs a second at best, so the checkpoints are written by the policy "every event": what is done during a
-//! write goes into the next.
+//! First at once, while partitions still move, then each time after all three have their share.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::program::{Command, Program};
-use crate::setup::{Group, PARTITIONS, START, Tools, emulator_program, report, within};
-use crate::timeline::{Union, acknowledged, event, terms};
+use crate::program::{Command, Line, Program};
+use crate::setup::{Group, PARTITIONS, START, Tools, emulator_program, poll, report, within};
+use crate::timeline::{Union, acknowledged, longest_pause, terms};
 
 const FLEET: usize = 3;
-const RATE: usize = 2000;
-const LIMIT: Duration = Duration::from_secs(300);
+const INTERVAL: Duration = Duration::from_secs(3);
+/// How long a consumer may be silent before others of its kind take it for dead: two and a half intervals.
+const PROMISE: Duration = Duration::from_millis(7500);
+/// Far above the promise, to tell which of them an heir has waited for.
+const EXPIRATION: Duration = Duration::from_secs(60);
+/// For this long nothing moves before a consumer that has its share is ended.
+const CALM: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(400);
 
-fn settings(command: Command) -> Command {
-    command
-        .env("CHECKPOINT_POLICY", "1")
-        .env("LOAD_BALANCING_INTERVAL_MS", "3000")
-        .env("OWNERSHIP_EXPIRATION_MS", "20000")
+/// Who writes checkpoints, and how many events come a second.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    rate: usize,
+    batch: usize,
+    /// `CHECKPOINT_POLICY`
+    policy: &'static str,
+    /// Of the emulator; otherwise of Azurite.
+    emulated_blobs: bool,
 }
 
-async fn start(group: &Group, name: &str) -> Program {
-    let consumer = settings(group.consumer()).named(name).spawn();
-    consumer
-        .wait_for("an event", Duration::from_secs(60), |lines| {
-            lines
-                .iter()
-                .any(|line| line.value.get("event").is_some())
-                .then_some(())
-        })
-        .await;
-    consumer
+/// Azurite writes fewer blobs than events come, so what is done during a write goes into the next.
+const BY_POLICY: Load = Load {
+    rate: 2000,
+    batch: 20,
+    policy: "1",
+    emulated_blobs: false,
+};
+
+/// How a consumer is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Term,
+    Kill,
 }
 
-/// The newest sequence number of each partition in what is printed.
-fn newest<'a>(consumers: impl Iterator<Item = &'a Program>) -> BTreeMap<&'static str, i64> {
-    let mut newest = BTreeMap::new();
-    for consumer in consumers {
-        let lines = consumer.lines();
-        for partition in PARTITIONS {
-            let last = lines.iter().rev().find_map(|line| event(line, partition));
-            if let Some((number, _)) = last {
-                let entry = newest.entry(partition).or_insert(number);
-                *entry = number.max(*entry);
-            }
+impl End {
+    /// The longest that a partition may be unread. An heir that is told does not wait until the owner looks dead. One
+    /// that is not does, and may have been ended itself meanwhile; a busy machine adds to that.
+    fn longest_pause(self) -> Duration {
+        match self {
+            Self::Term => PROMISE,
+            Self::Kill => PROMISE * 4,
         }
     }
-    newest
 }
 
-/// Ends and replaces every consumer with `end`, which returns how many repetitions it excuses.
-async fn roll(tools: Tools, how: &str, end: impl AsyncFn(&Group, &mut Program) -> usize) {
-    let (mut emulator, connection_string) = emulator_program().await;
-    let group = Group::new(tools, &connection_string).await;
-    let rate = RATE.to_string();
-    let producer = group.producer(&["steady", "--rate", &rate, "--batch", "50", "--count", "0"]);
-    let mut producer = producer.spawn();
-    let begun = Instant::now();
+/// The consumers of a group, those that run and those that are gone.
+struct Fleet {
+    group: Group,
+    policy: &'static str,
+    running: Vec<Program>,
+    gone: Vec<Program>,
+    /// The most repetitions of each partition that the ends so far explain.
+    excused: BTreeMap<&'static str, usize>,
+}
 
-    let (mut fleet, mut gone) = (Vec::new(), Vec::new());
-    for number in 1..=FLEET {
-        fleet.push(start(&group, &format!("consumer {number}")).await);
+impl Fleet {
+    async fn start(&mut self, name: &str) {
+        let millis = |time: Duration| time.as_millis().to_string();
+        let command: Command = self
+            .group
+            .consumer()
+            .named(name)
+            .env("CHECKPOINT_POLICY", self.policy)
+            .env("LOAD_BALANCING_INTERVAL_MS", millis(INTERVAL))
+            .env("OWNERSHIP_EXPIRATION_MS", millis(EXPIRATION));
+        let consumer = command.spawn();
+        consumer
+            .wait_for("an event", SETTLE, |lines| {
+                let is_event = |line: &Line| line.value.get("event").is_some();
+                lines.iter().any(is_event).then_some(())
+            })
+            .await;
+        self.running.push(consumer);
     }
-    let mut excused = 0;
-    for number in 1..=FLEET {
-        let mut old = fleet.remove(0);
-        let ending = Instant::now();
-        excused += end(&group, &mut old).await;
+
+    /// Waits until each partition is read by one consumer, and each consumer reads one.
+    async fn settle(&self) {
+        let is_settled = async || {
+            let shares = self.running.iter().map(read_by);
+            let shares: Vec<_> = shares.map(|read| read.len()).collect();
+            let is_shared = shares.iter().sum::<usize>() == PARTITIONS.len();
+            (is_shared && !shares.contains(&0)).then_some(())
+        };
+        if poll(SETTLE, is_settled).await.is_none() {
+            panic!("not shared within {SETTLE:?}: {:?}", self.running);
+        }
+    }
+
+    /// Ends the oldest consumer and starts another.
+    async fn replace(&mut self, how: End, name: &str) {
+        let mut old = self.running.remove(0);
+        let read = read_by(&old);
+        let began = Instant::now();
+        match how {
+            End::Term => {
+                old.terminate(Duration::from_secs(60)).await;
+            }
+            End::Kill => {
+                old.kill().await;
+                // Nobody else begins before the promise is over.
+                for (partition, in_flight) in in_flight(&self.group, &old).await {
+                    *self.excused.entry(partition).or_default() += in_flight;
+                }
+            }
+        }
+        let took = began.elapsed();
         report(&format!(
-            "{how} {number}: ended within {:?}",
-            ending.elapsed()
+            "{how:?}, {name}: {read:?} were read, over in {took:?}; excused so far: {:?}",
+            self.excused
         ));
-        gone.push(old);
-        fleet.push(start(&group, &format!("replacement {number}")).await);
+        self.gone.push(old);
+        self.start(name).await;
     }
-    let sending = begun.elapsed();
+
+    fn all(&self) -> Vec<&Program> {
+        self.gone.iter().chain(&self.running).collect()
+    }
+}
+
+/// The partitions that a consumer is reading, by what it says.
+fn read_by(consumer: &Program) -> Vec<&'static str> {
+    let lines = consumer.lines();
+    let is_read = |partition: &&str| {
+        let last = terms(&lines, partition).pop();
+        last.is_some_and(|term| term.closed.is_none() && term.events.is_some())
+    };
+    PARTITIONS.into_iter().filter(is_read).collect()
+}
+
+/// How many events a consumer that was killed has processed beyond the checkpoint that it leaves, by partition.
+async fn in_flight(group: &Group, killed: &Program) -> BTreeMap<&'static str, usize> {
+    let checkpoints = group.checkpoints().await;
+    let lines = killed.lines();
+    let in_flight = PARTITIONS.into_iter().filter_map(|partition| {
+        let open = terms(&lines, partition).pop()?;
+        let (_, last) = open.events.filter(|_| open.closed.is_none())?;
+        let stored = checkpoints.get(partition).copied().unwrap_or(-1);
+        Some((partition, usize::try_from(last - stored).unwrap_or(0)))
+    });
+    in_flight.collect()
+}
+
+/// Ends and replaces every consumer twice.
+async fn roll(tools: Tools, how: End, load: Load) {
+    let (mut emulator, addresses) = emulator_program().await;
+    let tools = if load.emulated_blobs {
+        tools.with_storage(addresses.storage)
+    } else {
+        tools
+    };
+    let group = Group::new(tools, &addresses.event_hubs).await;
+    let (rate, batch) = (load.rate.to_string(), load.batch.to_string());
+    let mut producer = group
+        .producer(&["steady", "--rate", &rate, "--batch", &batch, "--count", "0"])
+        .spawn();
+    let mut fleet = Fleet {
+        group,
+        policy: load.policy,
+        running: Vec::new(),
+        gone: Vec::new(),
+        excused: BTreeMap::new(),
+    };
+
+    for number in 1..=FLEET {
+        fleet.start(&format!("consumer {number}")).await;
+    }
+    let began = Instant::now();
+    for number in 1..=FLEET {
+        fleet.replace(how, &format!("replacement {number}")).await;
+    }
+    for number in 1..=FLEET {
+        fleet.settle().await;
+        tokio::time::sleep(CALM).await;
+        fleet
+            .replace(how, &format!("second replacement {number}"))
+            .await;
+    }
+    fleet.settle().await;
+    let ended = Instant::now();
     producer.terminate(START).await;
     let acknowledged = acknowledged(&producer.lines());
 
-    let deadline = Instant::now() + Duration::from_secs(180);
-    let before = newest(gone.iter());
-    loop {
-        let mut ends = newest(fleet.iter());
-        for (partition, number) in &before {
-            let entry = ends.entry(partition).or_insert(*number);
-            *entry = (*entry).max(*number);
-        }
-        let total: i64 = ends.values().map(|number| number + 1).sum();
-        if usize::try_from(total).unwrap() >= acknowledged.len() {
-            break;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{total} of {}: {fleet:?}",
-            acknowledged.len()
+    let is_done = async || {
+        let union = Union::of(&fleet.all());
+        // Each look goes through all that was printed.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        union.lacks(&acknowledged).is_empty().then_some(())
+    };
+    if poll(Duration::from_secs(180), is_done).await.is_none() {
+        let lacking = Union::of(&fleet.all()).lacks(&acknowledged).len();
+        panic!(
+            "{lacking} of {} lost: {:?}",
+            acknowledged.len(),
+            fleet.all()
         );
-        // Each look copies all that was printed.
-        tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    for consumer in &mut fleet {
+    let caught_up = ended.elapsed();
+    for partition in PARTITIONS {
+        let pause = longest_pause(&fleet.all(), partition, began, ended);
+        report(&format!("partition {partition}: unread for {pause:?}"));
+        assert!(
+            pause < how.longest_pause(),
+            "partition {partition}: unread for {pause:?}"
+        );
+    }
+    for consumer in &mut fleet.running {
         consumer.terminate(Duration::from_secs(60)).await;
     }
-    let union = Union::of(&fleet.iter().chain(&gone).collect::<Vec<_>>());
-    union.assert_has(&acknowledged);
+    // A policy, or a handler that waits for its checkpoints, leaves nothing behind.
+    let checkpoints = fleet.group.checkpoints().await;
+    let union = Union::of(&fleet.all());
+    for partition in PARTITIONS {
+        union.assert_complete(partition, checkpoints[partition]);
+        assert!(!union.has(partition, checkpoints[partition] + 1));
+    }
+    let repeated = union.duplicates_of_each();
     report(&format!(
-        "{how}: {} events in {sending:?}, {} by repetition, {excused} excused",
+        "{how:?}, {load:?}: {} events in {:?}, the last {caught_up:?} later; repeated {repeated:?}, excused {:?}",
         union.events(),
-        union.duplicates()
+        ended - began,
+        fleet.excused
     ));
-    assert!(
-        union.duplicates() <= excused,
-        "{} repetitions, {excused} excused: {gone:?} {fleet:?}",
-        union.duplicates()
-    );
+    for (partition, repeated) in repeated {
+        let excused = fleet.excused.get(&*partition).copied().unwrap_or_default();
+        assert!(
+            repeated <= excused,
+            "partition {partition}: {repeated} repetitions, {excused} excused: {:?}",
+            fleet.all()
+        );
+    }
     emulator.terminate(Duration::from_secs(10)).await;
 }
 
@@ -124,11 +251,7 @@ async fn a_rolling_restart_by_sigterm_loses_nothing_and_repeats_nothing() {
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    let stop = async |_: &Group, consumer: &mut Program| {
-        consumer.terminate(Duration::from_secs(60)).await;
-        0
-    };
-    within(LIMIT, roll(tools, "SIGTERM", stop)).await;
+    within(LIMIT, roll(tools, End::Term, BY_POLICY)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,21 +260,36 @@ async fn a_rolling_restart_by_sigkill_loses_nothing_and_repeats_what_was_not_che
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    let kill = async |group: &Group, consumer: &mut Program| {
-        consumer.kill().await;
-        // Nobody else begins before the suspect time is over.
-        let checkpoints = group.checkpoints().await;
-        let lines = consumer.lines();
-        let in_flight = PARTITIONS.into_iter().map(|partition| {
-            let terms = terms(&lines, partition);
-            let open = terms.last().filter(|term| term.closed.is_none());
-            let last = open
-                .and_then(|term| term.events)
-                .map_or(-1, |(_, last)| last);
-            let stored = checkpoints.get(partition).copied().unwrap_or(-1);
-            usize::try_from(last - stored).unwrap_or(0)
-        });
-        in_flight.sum()
+    within(LIMIT, roll(tools, End::Kill, BY_POLICY)).await;
+}
+
+/// The handler waits for each of its checkpoints: a blob written for every event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_with_a_blob_written_for_each_event_repeats_nothing() {
+    let test = "a_rolling_restart_with_a_blob_written_for_each_event_repeats_nothing";
+    let Some(tools) = Tools::from_env(test) else {
+        return;
     };
-    within(LIMIT, roll(tools, "SIGKILL", kill)).await;
+    let by_handler = Load {
+        rate: 300,
+        batch: 5,
+        policy: "manual",
+        emulated_blobs: false,
+    };
+    within(LIMIT, roll(tools, End::Term, by_handler)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_with_a_blob_of_the_emulator_for_each_event_repeats_nothing() {
+    let test = "a_rolling_restart_with_a_blob_of_the_emulator_for_each_event_repeats_nothing";
+    let Some(tools) = Tools::from_env(test) else {
+        return;
+    };
+    let by_handler = Load {
+        rate: 1000,
+        batch: 10,
+        policy: "manual",
+        emulated_blobs: true,
+    };
+    within(LIMIT, roll(tools, End::Term, by_handler)).await;
 }

@@ -109,7 +109,7 @@ impl Tools {
         program.succeeded();
         let lines = program.lines();
         assert_eq!(lines.len(), 1, "{program:?}");
-        lines[0].value.clone()
+        Value::clone(&lines[0].value)
     }
 
     /// A container of its own for each test.
@@ -299,19 +299,29 @@ pub(crate) async fn emulator_at_5672(
     }
 }
 
-/// The emulator as a program of its own, and its connection string.
-pub(crate) async fn emulator_program() -> (Program, String) {
+/// Connection strings of an emulator.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    pub(crate) event_hubs: String,
+    pub(crate) storage: String,
+}
+
+/// The emulator as a program of its own.
+pub(crate) async fn emulator_program() -> (Program, Addresses) {
     let program = Command::new("eventhubs-emulator", &built("eventhubs-emulator"))
         .args(&["--ready-json", "--port", "0", "--blob-port", "0"])
         .args(&["--hub", &format!("{HUB}:4")])
         .spawn();
-    let connection_string = program
+    let addresses = program
         .wait_for("its addresses", START, |lines| {
             let ready = &lines.first()?.value;
-            Some(ready["eventhubs_connection_string"].as_str()?.to_owned())
+            Some(Addresses {
+                event_hubs: ready["eventhubs_connection_string"].as_str()?.to_owned(),
+                storage: ready["storage_connection_string"].as_str()?.to_owned(),
+            })
         })
         .await;
-    (program, connection_string)
+    (program, addresses)
 }
 
 /// A directory next to this file.

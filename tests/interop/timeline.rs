@@ -1,7 +1,7 @@
 //! What consumers did, read from their lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::program::{Line, Program};
 
@@ -85,6 +85,26 @@ pub(crate) fn first_event_after(
     lines.iter().find(later).map(|line| line.at)
 }
 
+/// The longest time between two events of a partition, whoever processed them.
+pub(crate) fn longest_pause(
+    consumers: &[&Program],
+    partition: &str,
+    from: Instant,
+    to: Instant,
+) -> Duration {
+    let mut times: Vec<_> = consumers
+        .iter()
+        .flat_map(|consumer| consumer.lines())
+        .filter(|line| event(line, partition).is_some())
+        .map(|line| line.at)
+        .filter(|at| (from..to).contains(at))
+        .chain([from, to])
+        .collect();
+    times.sort();
+    let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+    pauses.max().unwrap()
+}
+
 /// What was told to `on_error`.
 pub(crate) fn errors(lines: &[Line]) -> Vec<String> {
     let errors = lines
@@ -143,11 +163,16 @@ impl Union {
 
     /// How many events were processed more than once, counting each time beyond the first.
     pub(crate) fn duplicates(&self) -> usize {
-        self.times
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(|times| times - 1)
-            .sum()
+        self.duplicates_of_each().values().sum()
+    }
+
+    /// The same by partition.
+    pub(crate) fn duplicates_of_each(&self) -> BTreeMap<String, usize> {
+        let of = |(partition, seen): (&String, &BTreeMap<i64, usize>)| {
+            let repeated = seen.values().map(|times| times - 1).sum();
+            (partition.clone(), repeated)
+        };
+        self.times.iter().map(of).collect()
     }
 
     pub(crate) fn events(&self) -> usize {
@@ -167,11 +192,17 @@ impl Union {
         );
     }
 
+    /// Those of the bodies that nobody processed.
+    pub(crate) fn lacks<'a>(&self, acknowledged: &'a BTreeSet<String>) -> Vec<&'a String> {
+        let is_lacking = |body: &&String| !self.bodies.contains(*body);
+        acknowledged.iter().filter(is_lacking).collect()
+    }
+
     /// # Panics
     ///
     /// If a body that was acknowledged is missing.
     pub(crate) fn assert_has(&self, acknowledged: &BTreeSet<String>) {
-        let missing: Vec<_> = acknowledged.difference(&self.bodies).collect();
+        let missing = self.lacks(acknowledged);
         assert!(
             missing.is_empty(),
             "{} of {} lost: {missing:?}",

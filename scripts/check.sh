@@ -188,9 +188,9 @@ step "cargo doc" document
 step "Azurite" start_azurite
 step "cargo test" run_tests
 step "cargo build" cargo build --workspace --all-features --bins --examples
-if [ -e examples/quickstart.rs ]; then
-    step "quickstart" timeout 120 cargo run --quiet --all-features --example quickstart
-fi
+# As the README has it. Built first: the features of one package alone are not those of the whole workspace.
+step "cargo build quickstart" cargo build --quiet --example quickstart
+step "quickstart" timeout 120 cargo run --quiet --example quickstart
 if ! "$fast"; then
     step "Rust clients" build_rust_clients
     step "interop" interop

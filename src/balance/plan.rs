@@ -165,7 +165,7 @@ fn claim_free(
 ) {
     memory.chunk = match rule.strategy {
         LoadBalancingStrategy::Balanced => 1,
-        LoadBalancingStrategy::Greedy => (memory.chunk * 2).max(1),
+        LoadBalancingStrategy::Greedy => memory.chunk.saturating_mul(2).max(1),
     };
     let available = free.len();
     plan.claim = by_preference(free, standing.owner_id)

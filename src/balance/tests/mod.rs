@@ -68,6 +68,14 @@ fn free_records_are_claimed_at_the_version_seen() {
 }
 
 #[test]
+fn claims_that_fail_for_ever_do_not_end_in_an_overflow() {
+    let mut me = Member::new("me");
+    for _ in 0..70 {
+        assert!(!me.plan(&group(4, &[])).claim.is_empty());
+    }
+}
+
+#[test]
 fn a_newcomer_steals_one_then_waits_for_others_to_show_up_then_a_third_of_what_is_missing() {
     let mut records: Vec<_> = (0..32).map(|id| (id, "a", 0)).collect();
     let mut me = Member::new("me");

@@ -192,12 +192,17 @@ impl Control {
                 }
                 Err(error) => ProcessingError::EventHub(error),
                 Ok(()) => {
+                    let asked = Instant::now();
                     let listing = self.shared.store.list_ownership(&self.shared.scope);
                     match until(&self.shutdown, listing).await {
                         Some(Err(error)) if is_fatal_store(error.kind()) => {
                             return Err(ProcessorError::CheckpointStore(error));
                         }
-                        Some(Err(error)) => ProcessingError::LoadBalancing(error),
+                        Some(Err(error)) => {
+                            // Others may have been silent because of it.
+                            self.store.failing_since.get_or_insert(asked);
+                            ProcessingError::LoadBalancing(error)
+                        }
                         Some(Ok(_)) | None => return Ok(()),
                     }
                 }
@@ -305,6 +310,10 @@ impl Control {
     fn pump_ended(&mut self, partition_id: PartitionId, end: Result<PumpEnd, JoinError>) {
         self.signals.remove(&partition_id);
         if let Some(heir) = self.heirs.remove(&partition_id) {
+            // Before the next plan there may be a look, which must not begin to read what has been passed on. The heir
+            // may have withdrawn its claim, and the record is in our name again.
+            self.owned.remove(&partition_id);
+            self.doubtful.insert(partition_id.clone());
             let shared = Arc::clone(&self.shared);
             self.closing
                 .spawn(hand_over(shared, partition_id, heir, end.ok()));

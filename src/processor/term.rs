@@ -248,10 +248,10 @@ impl<'a> Term<'a> {
                 && self.pump.signal.reason().is_none()
                 && !self.pump.restarts.slot().is_asked()
             {
-                self.hear(receiver, &mut events)?;
                 if !self.prove(receiver, &mut events).await? {
                     break;
                 }
+                self.hear(receiver, &mut events)?;
                 let result = match self.options().max_batch_size {
                     Some(max) => {
                         let size = events.len().min(max.get());
@@ -278,11 +278,11 @@ impl<'a> Term<'a> {
         receiver: &mut dyn PartitionReceiver,
         events: &mut VecDeque<ReceivedEvent>,
     ) -> Result<(), TransportError> {
-        if self.heard.elapsed() < HEAR_EVERY || events.len() > MAX_TAKEN {
+        if self.heard.elapsed() < HEAR_EVERY {
             return Ok(());
         }
         self.heard = Instant::now();
-        if let Some(news) = receiver.receive(MAX_TAKEN).now_or_never() {
+        if let Some(news) = receiver.receive(room(events)).now_or_never() {
             events.extend(news?);
         }
         Ok(())
@@ -299,10 +299,11 @@ impl<'a> Term<'a> {
             return Ok(true);
         }
         let is_due = self.listened.is_none_or(|at| at.elapsed() >= LISTEN_EVERY);
-        if is_due && events.len() <= MAX_TAKEN {
+        if is_due {
             // Whoever slept through the end of the lease may have been displaced since, and the news lies unread.
             self.listened = Some(Instant::now());
-            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(MAX_TAKEN)).await;
+            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(room(events))).await;
+            self.heard = Instant::now();
             if let Ok(more) = news {
                 events.extend(more?);
             }
@@ -468,6 +469,12 @@ async fn take(
         }
     }
     Ok(events)
+}
+
+/// How many events to take when what matters is whether the link still stands. Whoever holds many takes one more at
+/// most: between two questions one is handed out at least, so they do not pile up, and no link goes unasked.
+fn room(held: &VecDeque<ReceivedEvent>) -> usize {
+    if held.len() > MAX_TAKEN { 1 } else { MAX_TAKEN }
 }
 
 /// The next checkpoint that a policy asked for and that failed.

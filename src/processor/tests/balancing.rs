@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::support::{FlakyStore, Recorder, Seen, builder, delivered, eventually, owners, scope};
+use super::support::{
+    FlakyStore, Recorder, Seen, builder, delivered, eventually, kin_builder, owners, scope,
+};
 use crate::checkpoint::{CheckpointStore as _, WriteCondition, WriteOutcome};
 use crate::error::{ProcessorError, StoreErrorKind};
 use crate::model::OwnerId;
@@ -135,6 +137,33 @@ async fn an_outage_of_the_store_stops_neither_reading_nor_the_processor() {
     hub.send("1", "b");
     delivered(&recorder, "1", &[0]).await;
     assert_eq!(hub.opened_at("0").len(), 1, "the outage moved nothing");
+    handle.shutdown().await.unwrap();
+}
+
+/// What it saw of the outage before its first cycle counts, too.
+#[tokio::test(start_paused = true)]
+async fn who_starts_during_an_outage_blames_nobody_for_it() {
+    let (hub, store) = (FakeEventHub::new(3), FlakyStore::new());
+    let names = ["rs1-5000-x", "rs1-5000-y", "rs1-5000-z"];
+    for (partition, name) in names.into_iter().enumerate() {
+        store.put(&partition.to_string().into(), &name.into()).await;
+    }
+    store.fail(Some(StoreErrorKind::Unavailable));
+    let handle = kin_builder(&hub, &store, "newcomer")
+        .with_retry_delay(Duration::from_millis(100), Duration::from_millis(100))
+        .build(Recorder::new())
+        .unwrap()
+        .spawn();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Two are back already, the third is not.
+    for (partition, name) in names.into_iter().enumerate().skip(1) {
+        store.put(&partition.to_string().into(), &name.into()).await;
+    }
+    store.fail(None);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(load(&store, names[0]).await, 1, "it has time to come back");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(load(&store, names[0]).await, 0, "but not for ever");
     handle.shutdown().await.unwrap();
 }
 

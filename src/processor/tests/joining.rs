@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::support::{
-    FlakyStore, Recorder, Seen, builder, delivered, eventually, kin_builder, owners, stored,
+    FlakyStore, Recorder, Seen, builder, delivered, eventually, kin_builder, owners, scope, stored,
 };
+use crate::checkpoint::CheckpointStore as _;
 use crate::error::StoreErrorKind;
 use crate::model::{OwnerId, PartitionId};
 use crate::processor::{CloseReason, EventProcessorBuilder, ProcessorHandle};
@@ -422,4 +423,47 @@ async fn a_displaced_term_hands_out_nothing_of_what_it_has_taken() {
         [0, 1, 2],
         "taken before, handed out after"
     );
+}
+
+/// Between two plans there are looks at what is still to come.
+#[tokio::test(start_paused = true)]
+async fn what_was_passed_on_is_left_alone_while_we_wait_for_more() {
+    let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+    let owner: OwnerId = "rs1-60000-owner".into();
+    for partition in 0..4 {
+        store.put(&partition.to_string().into(), &owner).await;
+    }
+    let recorder = Recorder::new();
+    let handle = spawn(kin_builder(&hub, &store, "a"), &recorder);
+    let us = handle.owner_id().clone();
+    eventually("two claimed", || async {
+        let held = owners(&store).await;
+        held.values()
+            .filter(|held| held.as_ref() == Some(&us))
+            .count()
+            == 2
+    })
+    .await;
+    let passed_on = claimed_by(&store, &us).await;
+    let id = passed_on.as_str();
+    store.put(&passed_on, &us).await;
+    hub.send(passed_on.clone(), "x");
+    delivered(&recorder, id, &[0]).await;
+    // We still wait for the other one.
+    let claimed = store.put(&passed_on, &"rs1-60000-heir".into()).await;
+    let version = || async {
+        let listing = store.inner.list_ownership(&scope()).await.unwrap();
+        let mut records = listing.ownerships.into_iter();
+        records
+            .find(|record| record.partition_id == passed_on)
+            .unwrap()
+            .etag
+    };
+    eventually("told", || async { version().await != claimed }).await;
+    let told = version().await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(version().await, told, "told again");
+    assert_eq!(hub.opened_at(passed_on.clone()).len(), 1, "read again");
+    assert_eq!(hub.receivers(passed_on.clone()), 0);
+    drop(handle);
 }

@@ -194,6 +194,33 @@ async fn who_slept_through_its_lease_asks_the_link_before_it_calls_the_handler()
     handle.shutdown().await.unwrap();
 }
 
+/// Events that were taken already are no reason to ask less.
+#[tokio::test(start_paused = true)]
+async fn who_holds_many_events_asks_the_link_all_the_same() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(1));
+    let recorder = Recorder::without_checkpoints().gated(&gate);
+    for _ in 0..400 {
+        hub.send("0", "x");
+    }
+    let handle = kin_builder(&hub, &store, "me")
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    delivered(&recorder, "0", &[0]).await;
+    // After a call that takes a while the link is asked for news, and brings more events.
+    sleep(Duration::from_secs(1)).await;
+    gate.add_permits(1);
+    delivered(&recorder, "0", &[0, 1]).await;
+    store.fail(Some(StoreErrorKind::Unavailable));
+    sleep(Duration::from_secs(60)).await;
+    hub.disconnect("0", TransportErrorKind::OwnershipLost);
+    gate.add_permits(400);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(recorder.events("0"), [0, 1, 2], "one call was under way");
+    handle.shutdown().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_processors_with_one_name_are_told_and_do_not_fight() {
     let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());

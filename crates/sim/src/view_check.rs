@@ -16,7 +16,8 @@ pub(crate) fn is_leaving(owner_id: &str) -> bool {
 }
 
 /// What is wrong with writing `member` into `partition`, if anything. An owner whose newest record is younger than
-/// `surely_alive` seconds is alive by every rule.
+/// `surely_alive` seconds is alive by every rule. `has_namesake`: the processor may count itself twice, once as a
+/// namesake that holds what it does not know to be its own.
 pub(crate) fn claim(
     world: &World,
     view: &Listing,
@@ -24,6 +25,7 @@ pub(crate) fn claim(
     partition: Partition,
     condition: &WriteCondition,
     surely_alive: u64,
+    has_namesake: bool,
 ) -> Option<&'static str> {
     if !matches!(
         condition,
@@ -59,6 +61,7 @@ pub(crate) fn claim(
     }
     // Everybody who may count is counted, which makes the quota as small as it can be.
     let others = loads.keys().filter(|owner| **owner != member).count();
-    let quota = view.records.len() / (others + 1);
+    let members = others + 1 + usize::from(has_namesake);
+    let quota = view.records.len() / members;
     (loads[&victim] <= quota).then_some("a steal from an owner with no more than its share")
 }

@@ -69,9 +69,12 @@ struct Log {
 /// From asking for a receiver to having it.
 const ATTACH: Duration = Duration::from_millis(150);
 
-/// An attach or a link that hears nothing fails after this long: the transport's deadline and its idle timeout.
+/// An attach that hears nothing fails after this long: the transport's deadline.
 const UNANSWERED: Duration = Duration::from_secs(20);
-const IDLE_TIMEOUT: Time = 60_000;
+
+/// The same for a link: a transport that is slow to notice, so that for a while the processor's own patience (60 s) is
+/// what counts.
+const IDLE_TIMEOUT: Time = 75_000;
 
 /// Asking for the partition ids.
 pub(crate) const MANAGEMENT: Duration = Duration::from_millis(20);

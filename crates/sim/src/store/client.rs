@@ -1,6 +1,6 @@
 //! The store as one of our processors sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,9 @@ use eventhubs_processor::{
     Checkpoint, CheckpointStore, ETag, GroupScope, OwnerId, Ownership, PartitionId, StoreError,
 };
 
-use super::{CheckpointBlob, Header, Listing, Operation, Purpose, Refusal, SimStore, Trouble};
+use super::{
+    CheckpointBlob, Header, Listing, Operation, OwnershipBlob, Purpose, Refusal, SimStore, Trouble,
+};
 use crate::gate::Gate;
 use crate::history::{Happening, Member, Partition};
 use crate::marks::Mark;
@@ -30,10 +32,43 @@ pub(crate) struct StoreClient {
     gate: Gate,
     /// Two intervals, in seconds.
     surely_alive: u64,
-    /// The last listing that the processor was given: what it plans from.
-    view: Arc<Mutex<Option<Listing>>>,
+    view: Arc<Mutex<View>>,
     /// Ownership writes under way.
     claiming: Arc<AtomicUsize>,
+}
+
+/// What the processor knows of the records.
+#[derive(Debug, Default)]
+struct View {
+    /// The last listing that it was given: what it plans from.
+    listing: Option<Listing>,
+    /// Its own records, at the versions that it was told of. A listing that shows another owner makes it forget.
+    known: BTreeMap<Partition, u64>,
+    /// Claimed from its own kind, which writes each once more when it has finished.
+    awaited: BTreeSet<Partition>,
+    /// Whether the listing shows records in its name that it has no reason to take for its own: the processor spares
+    /// them, as a namesake's, and counts one member more.
+    has_namesake: bool,
+}
+
+impl View {
+    fn show(&mut self, listing: &Listing, is_own: impl Fn(&OwnershipBlob) -> bool) {
+        self.has_namesake = false;
+        for (partition, blob) in &listing.records {
+            if !is_own(blob) {
+                self.known.remove(partition);
+                self.awaited.remove(partition);
+            } else if self.known.get(partition) != Some(&blob.version) {
+                if self.awaited.remove(partition) {
+                    self.known.insert(*partition, blob.version);
+                } else {
+                    self.known.remove(partition);
+                    self.has_namesake = true;
+                }
+            }
+        }
+        self.listing = Some(listing.clone());
+    }
 }
 
 impl StoreClient {
@@ -85,7 +120,7 @@ impl StoreClient {
             return Purpose::Renew;
         }
         let view = self.view();
-        let seen = view.as_ref().and_then(|view| {
+        let seen = view.listing.as_ref().and_then(|view| {
             let record = view.records.iter().find(|(id, _)| *id == partition);
             record.and_then(|(_, blob)| blob.owner.as_deref())
         });
@@ -101,15 +136,16 @@ impl StoreClient {
     fn check_claim(&self, partition: Partition, condition: &WriteCondition) {
         let view = self.view();
         // Of its own records a processor knows better than an old listing.
-        let current = view.as_ref().filter(|view| view.is_current);
-        if let Some(why) = current.and_then(|view| {
+        let current = view.listing.as_ref().filter(|listing| listing.is_current);
+        if let Some(why) = current.and_then(|listing| {
             view_check::claim(
                 &self.world,
-                view,
+                listing,
                 self.member,
                 partition,
                 condition,
                 self.surely_alive,
+                view.has_namesake,
             )
         }) {
             self.world.note(Happening::Misjudged {
@@ -120,7 +156,24 @@ impl StoreClient {
         }
     }
 
-    fn view(&self) -> MutexGuard<'_, Option<Listing>> {
+    fn owner_of(&self, blob: &OwnershipBlob) -> Option<Member> {
+        let owner = blob.owner.as_deref();
+        owner.and_then(|id| self.world.member_of(id))
+    }
+
+    /// Notes that the processor was told of its own write, and what it then knows.
+    fn told(&self, partition: Partition, version: u64) {
+        let mut view = self.view();
+        let listing = view.listing.as_ref();
+        let seen = listing.and_then(|view| view.records.iter().find(|(id, _)| *id == partition));
+        let before = seen.and_then(|(_, blob)| self.owner_of(blob));
+        if before.is_some_and(|before| before != self.member) {
+            view.awaited.insert(partition);
+        }
+        view.known.insert(partition, version);
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,7 +185,8 @@ impl CheckpointStore for StoreClient {
         let listing = self.store.list_ownership(self.member, Purpose::List).await;
         self.gate.pass().await;
         let listing = listing.map_err(|trouble| error(trouble, "list"))?;
-        *self.view() = Some(listing.clone());
+        self.view()
+            .show(&listing, |blob| self.owner_of(blob) == Some(self.member));
         let ownerships = listing
             .records
             .into_iter()
@@ -196,6 +250,9 @@ impl CheckpointStore for StoreClient {
         }
         self.claiming.fetch_sub(1, Ordering::Relaxed);
         self.gate.pass().await;
+        if let (Ok(Ok(blob)), true) = (&answer, claimer == Some(self.member)) {
+            self.told(partition, blob.version);
+        }
         outcome(answer.map(|done| {
             done.map(|blob| Written {
                 etag: tag(blob.version),

@@ -88,7 +88,7 @@ enum Kind {
 }
 
 /// Clients give up after this long, as our blob store does on each try.
-const DEADLINE: Time = 5_000;
+pub(crate) const DEADLINE: Time = 5_000;
 
 impl SimStore {
     pub(crate) fn new(world: World) -> Self {

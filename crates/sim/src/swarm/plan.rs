@@ -309,6 +309,7 @@ impl Plan {
             .collect();
         faults.sort_by_key(|fault| fault.at);
         faults.extend(context.rarer(&mut seed.stream("rarer faults", 0), chaos_ms));
+        faults.extend(context.cut_off(&mut seed.stream("cut off", 0), chaos_ms));
         Self {
             partitions,
             slots,
@@ -353,6 +354,20 @@ impl Plan {
     pub(crate) fn checkpoint_every(&self) -> Option<i64> {
         let is_manual = self.options.checkpoint_policy == CheckpointPolicy::Manual;
         is_manual.then_some(self.checkpoint_every)
+    }
+
+    /// How long one processor may take for all partitions if its strategy takes them one in a round.
+    pub(crate) fn one_by_one(&self, interval: Time) -> Time {
+        if self.options.load_balancing_strategy != LoadBalancingStrategy::Balanced {
+            return 0;
+        }
+        let added = self.faults.iter().map(|fault| match fault.kind {
+            FaultKind::Grow { by } => by,
+            _ => 0,
+        });
+        let partitions = self.partitions + added.sum::<u32>();
+        let longest_round = (interval / 8).min(1000) * 7 / 5;
+        Time::from(partitions) * longest_round
     }
 
     /// How long a write may be on its way.
@@ -562,5 +577,34 @@ impl Context {
             }
         }
         faults
+    }
+
+    /// Once in a while everything that makes a processor doubt what it owns comes together: its link is silent, the
+    /// store is down, and calls that have piled up events end just when the link proves nothing any more.
+    fn cut_off(&self, rng: &mut impl Rng, chaos_ms: Time) -> Vec<Fault> {
+        const BUSY: Time = 20_000;
+        const SILENT: Time = 70_000;
+        if chaos_ms < BUSY + SILENT || rng.random_range(0..30) > 0 {
+            return Vec::new();
+        }
+        let at = rng.random_range(0..=chaos_ms - BUSY - SILENT);
+        let slot = rng.random_range(0..self.slots);
+        let hang = rng.random_range(61_000..66_000);
+        [
+            (0, BUSY, FaultKind::HandlerSlow { ms: 15_000 }),
+            (
+                BUSY - 2_000,
+                2_000 + hang,
+                FaultKind::HandlerHangs { rate: 500 },
+            ),
+            (BUSY, SILENT, FaultKind::LinkSilence { slot }),
+            (BUSY, SILENT, FaultKind::StoreDown),
+        ]
+        .map(|(after, lasts, kind)| Fault {
+            at: at + after,
+            lasts,
+            kind,
+        })
+        .into()
     }
 }

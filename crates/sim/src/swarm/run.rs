@@ -14,7 +14,7 @@ use crate::marks::Marks;
 use crate::ours::suspect_time;
 use crate::scenario::Replay;
 use crate::seed::Seed;
-use crate::store::LATEST;
+use crate::store::{DEADLINE, LATEST};
 use crate::tracer::Tracer;
 
 /// How a run went.
@@ -153,10 +153,12 @@ impl Run {
             suspect,
             expiration,
             takeover: if plan.peers.is_empty() {
-                suspect + 3 * interval + 13 * SECOND
+                suspect
             } else {
-                expiration.max(SLOWEST_PEER) + suspect + 3 * interval + 13 * SECOND
-            },
+                expiration.max(SLOWEST_PEER) + suspect
+            } + 3 * interval
+                + 13 * SECOND
+                + plan.one_by_one(interval),
             late: if plan.may_be_late() { LATEST } else { 0 },
             measures_only: request.measures_only,
         };
@@ -240,6 +242,10 @@ impl Run {
         } + PARTITIONS_TTL;
         if self.plan.may_be_late() {
             self.pass(LATEST + 5 * SECOND).await?;
+        } else if self.plan.faults.iter().any(|fault| !fault.kind.is_fair()) {
+            // Requests that got lost just before are waited for, and hold up whoever sent them.
+            let interval = millis(self.plan.options.load_balancing_interval);
+            self.pass(DEADLINE + interval).await?;
         }
         let deadline = self.group.world.now() + bound;
         loop {

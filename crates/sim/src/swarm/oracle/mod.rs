@@ -116,6 +116,8 @@ struct Log {
     moved_back: Option<i64>,
     /// When its owner took it from a live one of ours, unless that one has told him to begin.
     untold_since: Option<Time>,
+    /// An operator was the last to write its record, in its owner's name.
+    is_touched: bool,
 }
 
 #[derive(Debug)]
@@ -295,6 +297,7 @@ impl Oracle {
                 if log.owner != Some(*by) {
                     log.untold_since = None;
                 }
+                log.is_touched = *by == OPERATOR;
             }
             Happening::Misjudged {
                 member,
@@ -542,6 +545,7 @@ impl Oracle {
         }
         let log_was_released = log.released_by.is_some();
         log.owner = to;
+        log.is_touched = false;
         log.released_by = to.is_none().then_some(by);
         let is_alive = |member: Option<Member>| {
             let life = member.and_then(|member| self.lives.get(&member));
@@ -711,7 +715,8 @@ impl Oracle {
         life.is_down = true;
         self.calls.retain(|(caller, _), _| *caller != member);
         self.current.retain(|(reader, _), _| *reader != member);
-        let owns = |log: &Log| log.owner == Some(member);
+        // What somebody else has written in its name, a processor may take for a namesake's, which it has to spare.
+        let owns = |log: &Log| log.owner == Some(member) && !log.is_touched;
         let left = self.logs.iter().find(|(_, log)| owns(log));
         if let Some((partition, _)) = left
             && life.is_ours

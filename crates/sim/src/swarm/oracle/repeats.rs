@@ -99,11 +99,16 @@ impl Repeats {
                 self.unexplained.remove(&(*member, *partition));
             }
             Happening::AttachFailed { partition, .. }
-            | Happening::Attached { partition, .. }
-            | Happening::OwnerChanged { partition, .. }
-                if !self.is_first_receiver(happening) =>
-            {
+            | Happening::OwnerChanged { partition, .. } => {
                 self.unexplained.retain(|(_, of)| of != partition);
+            }
+            // Its own first receiver explains nothing about a term, but it displaces everybody else's.
+            Happening::Attached {
+                member, partition, ..
+            } => {
+                let own = (*member, *partition);
+                let (_, of) = own;
+                self.unexplained.retain(|term| term.1 != of || *term == own);
             }
             Happening::Weather { is_fair, .. } => {
                 self.is_foul = !is_fair;
@@ -129,15 +134,6 @@ impl Repeats {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Whether a receiver belongs to the term that has just begun, and explains nothing.
-    fn is_first_receiver(&self, happening: &Happening) -> bool {
-        matches!(
-            happening,
-            Happening::Attached { member, partition, .. }
-                if self.unexplained.contains(&(*member, *partition))
-        )
     }
 
     fn forget(&mut self, now: Time, partition: Partition, seq: i64) {

@@ -9,7 +9,7 @@
 //! | O2 | ours never replaces a later one | [`Oracle::checkpointed`] |
 //! | O3 | a term starts handlers in order, without a gap | [`Oracle::handler_started`] |
 //! | O4 | a term starts at the checkpoint it read | [`Oracle::attached`] |
-//! | O5 | one reader, but for a bounded time | [`Oracle::handler_started`] |
+//! | O5 | one reader, but for a bounded time, and none after telling an heir | [`Oracle::handler_started`] |
 //! | O6 | a partition that lost its reader has another in bounded time | [`takeover`] |
 //! | O7 | after the drain everything is processed and checkpointed | `run` |
 //! | O8 | a pump holds a bounded number of events | [`buffers`] |
@@ -116,6 +116,8 @@ struct Log {
     moved_back: Option<i64>,
     /// When its owner took it from a live one of ours, unless that one has told him to begin.
     untold_since: Option<Time>,
+    /// Who told its owner to begin, and has promised by that to read no more.
+    told_by: Option<Member>,
     /// An operator was the last to write its record, in its owner's name.
     is_touched: bool,
 }
@@ -296,6 +298,7 @@ impl Oracle {
                 let log = self.logs.entry(*partition).or_insert_with(empty_log);
                 if log.owner != Some(*by) {
                     log.untold_since = None;
+                    log.told_by = Some(*by);
                 }
                 log.is_touched = *by == OPERATOR;
             }
@@ -546,6 +549,7 @@ impl Oracle {
         let log_was_released = log.released_by.is_some();
         log.owner = to;
         log.is_touched = false;
+        log.told_by = None;
         log.released_by = to.is_none().then_some(by);
         let is_alive = |member: Option<Member>| {
             let life = member.and_then(|member| self.lives.get(&member));
@@ -683,6 +687,10 @@ impl Oracle {
         if log.released_by == Some(member) && life.is_ours {
             let what = format!("{member} got {seq} of {partition} after giving it back");
             return Err(("O9 end", what));
+        }
+        if log.told_by == Some(member) {
+            let what = format!("{member} got {seq} of {partition} after telling its heir to begin");
+            return Err(("O5 one reader", what));
         }
         if let Some((reader, since)) = log.last_attached
             && reader != member

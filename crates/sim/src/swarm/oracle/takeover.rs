@@ -1,16 +1,22 @@
 //! O6: a partition that nobody reads is read again in bounded time (G6), as long as nothing new goes wrong and one
-//! processor of ours is at work.
+//! processor of ours is at work. An heir of our kind that is told to begin does so at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bounds, Broken};
 use crate::history::{Happening, Member, Partition, Time};
+use crate::store::DEADLINE;
 
 #[derive(Debug)]
 pub(super) struct Takeover {
     bounds: Bounds,
     /// Links of each partition, and since when there is none.
     links: BTreeMap<Partition, (u32, Time)>,
+    /// Partitions whose heir was told to begin, and when.
+    told: BTreeMap<Partition, Time>,
+    owners: BTreeMap<Partition, Member>,
+    /// Who attached last.
+    readers: BTreeMap<Partition, Member>,
     at_work: BTreeSet<Member>,
     ours: BTreeSet<Member>,
     is_fair: bool,
@@ -23,11 +29,20 @@ pub(super) struct Takeover {
 
 const CHECK_EVERY: Time = 500;
 
+/// An heir looks four times a second, reads the checkpoint and attaches.
+const BEGIN: Time = 2_500;
+
+/// What went wrong before that long holds nobody up any more: requests without an answer have been given up.
+const SETTLED: Time = 2 * DEADLINE;
+
 impl Takeover {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
             links: BTreeMap::new(),
+            told: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            readers: BTreeMap::new(),
             at_work: BTreeSet::new(),
             ours: BTreeSet::new(),
             is_fair: true,
@@ -42,10 +57,30 @@ impl Takeover {
             Happening::Appended { partition, .. } => {
                 self.links.entry(*partition).or_insert((0, now));
             }
-            Happening::Attached { partition, .. } => {
+            Happening::Attached {
+                member, partition, ..
+            } => {
+                self.readers.insert(*partition, *member);
                 let since = self.unread_for(now, *partition);
                 self.longest = self.longest.max(since);
                 self.links.entry(*partition).or_insert((0, now)).0 += 1;
+                self.told.remove(partition);
+            }
+            Happening::OwnerChanged { partition, to, .. } => {
+                self.told.remove(partition);
+                match to {
+                    Some(to) => self.owners.insert(*partition, *to),
+                    None => self.owners.remove(partition),
+                };
+            }
+            // Unless it has waited long enough and reads already.
+            Happening::Renewed { by, partition }
+                if self.ours.contains(by)
+                    && self.owners.get(partition).is_some_and(|owner| {
+                        owner != by && self.readers.get(partition) != Some(owner)
+                    }) =>
+            {
+                self.told.insert(*partition, now);
             }
             Happening::Detached { partition, .. } => {
                 let link = self.links.entry(*partition).or_insert((0, now));
@@ -99,6 +134,17 @@ impl Takeover {
                     format!("nobody reads {partition} for {unread} ms"),
                 ));
             }
+        }
+        let late = self.told.iter().find(|(_, at)| {
+            let is_well = self.is_fair && self.disturbed + SETTLED < **at;
+            is_well && now - **at > BEGIN
+        });
+        if let Some((partition, at)) = late {
+            let what = format!(
+                "the heir of {partition} has not begun {} ms after it was told",
+                now - at
+            );
+            return Err(("O6 takeover", what));
         }
         Ok(())
     }

@@ -106,7 +106,10 @@ impl<'a> Mixed<'a> {
         self.all_are_read_after(began).await;
         tokio::time::sleep(CALM.saturating_sub(began.elapsed())).await;
         assert_eq!(self.owner_of_each().await, before, "{what}: {self:?}");
-        for member in self.running() {
+        // INTEROP: one stolen link costs the official Rust processor its connection. It begins again with what it owns,
+        // some time later; the records and that all is read are what can be judged of it.
+        let steady = |member: &&Member| member.kind != Kind::Stranger(Stranger::Rust015);
+        for member in self.running().filter(steady) {
             let moved = |line: &&Line| {
                 let lifecycle = line.value["lifecycle"].as_str();
                 line.at > began && matches!(lifecycle, Some("initialize" | "close"))

@@ -77,7 +77,7 @@ async fn what_python_sends_to_all_partitions_arrives_in_order() {
     else {
         return;
     };
-    within(Duration::from_secs(60), all_partitions(tools)).await;
+    within(Duration::from_secs(240), all_partitions(tools)).await;
 }
 
 async fn all_partitions(tools: Tools) {
@@ -122,7 +122,7 @@ async fn what_python_sends_with_a_key_arrives_together_and_with_the_key() {
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    within(Duration::from_secs(60), keyed(tools)).await;
+    within(Duration::from_secs(240), keyed(tools)).await;
 }
 
 async fn keyed(tools: Tools) {
@@ -175,7 +175,7 @@ async fn every_kind_of_event_that_python_sends_arrives_as_it_was() {
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    within(Duration::from_secs(60), kinds(tools)).await;
+    within(Duration::from_secs(240), kinds(tools)).await;
 }
 
 async fn kinds(tools: Tools) {

@@ -26,7 +26,7 @@ async fn a_consumer_killed_ten_times_processes_every_event() {
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    within(Duration::from_secs(180), kill_again_and_again(tools)).await;
+    within(Duration::from_secs(600), kill_again_and_again(tools)).await;
 }
 
 async fn kill_again_and_again(tools: Tools) {
@@ -60,7 +60,7 @@ async fn kill_again_and_again(tools: Tools) {
 
     // The last life is allowed to finish.
     let mut consumer = settings(group.consumer()).named("last life").spawn();
-    producer.exited(Duration::from_secs(120)).await;
+    producer.exited(Duration::from_secs(300)).await;
     producer.succeeded();
     let acknowledged = acknowledged(&producer.lines());
     assert_eq!(acknowledged.len(), EVENTS);
@@ -74,7 +74,7 @@ async fn kill_again_and_again(tools: Tools) {
             (usize::try_from(total).unwrap() >= EVENTS).then_some(())
         })
         .await;
-    consumer.terminate(Duration::from_secs(10)).await;
+    consumer.terminate(START).await;
     union.add(&consumer.lines());
     union.assert_has(&acknowledged);
     report(&format!(
@@ -106,7 +106,7 @@ async fn kill_again_and_again(tools: Tools) {
     }
     let mut restarted = settings(group.consumer()).named("restarted").spawn();
     wait_for_events(&restarted, PARTITIONS.len(), &PARTITIONS).await;
-    restarted.terminate(Duration::from_secs(10)).await;
+    restarted.terminate(START).await;
     for line in restarted.lines() {
         for partition in PARTITIONS {
             if let Some((number, _)) = event(&line, partition) {
@@ -117,7 +117,7 @@ async fn kill_again_and_again(tools: Tools) {
             }
         }
     }
-    emulator.terminate(Duration::from_secs(10)).await;
+    emulator.terminate(START).await;
 }
 
 async fn wait_for_events(consumer: &Program, count: usize, partitions: &[&str]) {

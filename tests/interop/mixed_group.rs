@@ -18,10 +18,10 @@ const HUB: &str = "mixed";
 const PARTITIONS: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Long enough for a machine that is busy with starting programs.
-const EXPIRATION: Duration = Duration::from_secs(8);
+const EXPIRATION: Duration = Duration::from_secs(12);
 const CHECKPOINT_EVERY: usize = 7;
 /// Until loads are even: those who take one partition in each interval need that many, after what has to expire.
-const SETTLE: Duration = Duration::from_secs(35);
+const SETTLE: Duration = Duration::from_secs(90);
 /// How long nothing may move then.
 const CALM: Duration = Duration::from_secs(4);
 
@@ -330,7 +330,7 @@ async fn ours_python_and_javascript_share_a_group() {
     let python = Kind::Stranger(Stranger::PythonAio);
     let js = Kind::Stranger(Stranger::Js);
     within(
-        Duration::from_secs(300),
+        Duration::from_secs(600),
         run(tools, async |group: &mut Mixed<'_>| {
             let python_1 = group.join(python);
             group.settles("Python alone").await;
@@ -368,7 +368,7 @@ async fn ours_python_and_the_official_rust_processor_share_a_group() {
     };
     let rust = Kind::Stranger(Stranger::Rust015);
     within(
-        Duration::from_secs(300),
+        Duration::from_secs(600),
         run(tools, async |group: &mut Mixed<'_>| {
             let rust_1 = group.join(rust);
             group.settles("Rust alone").await;

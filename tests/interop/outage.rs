@@ -28,7 +28,7 @@ async fn a_minute_without_storage_stops_nothing_moves_nothing_and_ends_with_one_
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    within(Duration::from_secs(300), outage(tools)).await;
+    within(Duration::from_secs(600), outage(tools)).await;
 }
 
 fn connection_string(addr: SocketAddr) -> String {
@@ -135,7 +135,6 @@ async fn outage(tools: Tools) {
     tokio::time::sleep(OUTAGE).await;
     load.stop().await;
     all_processed(&emulator, &[&a, &b]).await;
-    let up = Instant::now();
     for partition in PARTITIONS {
         let pause = longest_pause(&[&a, &b], partition, down, down + OUTAGE);
         assert!(
@@ -146,6 +145,7 @@ async fn outage(tools: Tools) {
 
     let before = proxy.writes();
     azurite.start_again().await;
+    let up = Instant::now();
     all_checkpointed(&emulator, &group).await;
     // Whoever wanted to take or write more has had the time.
     tokio::time::sleep(EXPIRATION).await;
@@ -193,7 +193,7 @@ async fn outage(tools: Tools) {
         report(&format!("{} errors told", told.len()));
     }
     for program in [&mut a, &mut b] {
-        program.terminate(Duration::from_secs(20)).await;
+        program.terminate(START).await;
     }
     let union = Union::of(&[&a, &b]);
     for partition in PARTITIONS {

@@ -157,7 +157,7 @@ impl Program {
     /// Ends it at once, without a chance to do anything about it.
     pub(crate) async fn kill(&mut self) {
         self.child.start_kill().unwrap();
-        self.exited(Duration::from_secs(10)).await;
+        self.exited(Duration::from_secs(60)).await;
     }
 
     /// Ends it politely. Returns how long that took.

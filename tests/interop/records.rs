@@ -146,7 +146,7 @@ async fn ownership_goes_back_and_forth_between_the_stores() {
     let Some(tools) = Tools::from_env("ownership_goes_back_and_forth_between_the_stores") else {
         return;
     };
-    within(Duration::from_secs(60), async {
+    within(Duration::from_secs(240), async {
         ownership(Records::new(tools, SHOUTED, FOLDED).await).await;
     })
     .await;
@@ -252,7 +252,7 @@ async fn checkpoints_go_back_and_forth_between_the_stores() {
     let Some(tools) = Tools::from_env("checkpoints_go_back_and_forth_between_the_stores") else {
         return;
     };
-    within(Duration::from_secs(60), async {
+    within(Duration::from_secs(240), async {
         checkpoints(Records::new(tools, FOLDED, SHOUTED).await).await;
     })
     .await;
@@ -342,7 +342,7 @@ async fn what_ours_writes_over_odd_records_python_reads() {
     let Some(tools) = Tools::from_env("what_ours_writes_over_odd_records_python_reads") else {
         return;
     };
-    within(Duration::from_secs(120), async {
+    within(Duration::from_secs(300), async {
         odd_records(Records::new(tools, SHOUTED, FOLDED).await).await;
     })
     .await;

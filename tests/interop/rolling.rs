@@ -18,7 +18,9 @@ const EXPIRATION: Duration = Duration::from_secs(60);
 /// For this long nothing moves before a consumer that has its share is ended.
 const CALM: Duration = Duration::from_secs(3);
 const SETTLE: Duration = Duration::from_secs(90);
-const LIMIT: Duration = Duration::from_secs(400);
+/// Until what was sent is done, if each event waits for its blob on a busy machine.
+const CATCH_UP: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Who writes checkpoints, and how many events come a second.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +109,7 @@ impl Fleet {
         let began = Instant::now();
         match how {
             End::Term => {
-                old.terminate(Duration::from_secs(60)).await;
+                old.terminate(START).await;
             }
             End::Kill => {
                 old.kill().await;
@@ -200,7 +202,7 @@ async fn roll(tools: Tools, how: End, load: Load) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         union.lacks(&acknowledged).is_empty().then_some(())
     };
-    if poll(Duration::from_secs(180), is_done).await.is_none() {
+    if poll(CATCH_UP, is_done).await.is_none() {
         let lacking = Union::of(&fleet.all()).lacks(&acknowledged).len();
         panic!(
             "{lacking} of {} lost: {:?}",
@@ -218,7 +220,7 @@ async fn roll(tools: Tools, how: End, load: Load) {
         );
     }
     for consumer in &mut fleet.running {
-        consumer.terminate(Duration::from_secs(60)).await;
+        consumer.terminate(START).await;
     }
     // A policy, or a handler that waits for its checkpoints, leaves nothing behind.
     let checkpoints = fleet.group.checkpoints().await;
@@ -242,7 +244,7 @@ async fn roll(tools: Tools, how: End, load: Load) {
             fleet.all()
         );
     }
-    emulator.terminate(Duration::from_secs(10)).await;
+    emulator.terminate(START).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,7 +265,7 @@ async fn a_rolling_restart_by_sigkill_loses_nothing_and_repeats_what_was_not_che
     within(LIMIT, roll(tools, End::Kill, BY_POLICY)).await;
 }
 
-/// The handler waits for each of its checkpoints: a blob written for every event.
+/// The handler waits for each of its checkpoints: a blob written for every event, about as many as Azurite can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_with_a_blob_written_for_each_event_repeats_nothing() {
     let test = "a_rolling_restart_with_a_blob_written_for_each_event_repeats_nothing";
@@ -279,6 +281,7 @@ async fn a_rolling_restart_with_a_blob_written_for_each_event_repeats_nothing() 
     within(LIMIT, roll(tools, End::Term, by_handler)).await;
 }
 
+/// More events than blobs can be written: whoever is ended has a full link, and leaves a backlog.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_with_a_blob_of_the_emulator_for_each_event_repeats_nothing() {
     let test = "a_rolling_restart_with_a_blob_of_the_emulator_for_each_event_repeats_nothing";
@@ -286,8 +289,8 @@ async fn a_rolling_restart_with_a_blob_of_the_emulator_for_each_event_repeats_no
         return;
     };
     let by_handler = Load {
-        rate: 1000,
-        batch: 10,
+        rate: 2000,
+        batch: 20,
         policy: "manual",
         emulated_blobs: true,
     };

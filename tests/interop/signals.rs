@@ -13,7 +13,7 @@ async fn sigint_and_sigterm_end_it_politely() {
     let Some(tools) = Tools::from_env("sigint_and_sigterm_end_it_politely") else {
         return;
     };
-    within(Duration::from_secs(60), stop_by_signal(tools)).await;
+    within(Duration::from_secs(240), stop_by_signal(tools)).await;
 }
 
 async fn stop_by_signal(tools: Tools) {
@@ -33,7 +33,7 @@ async fn stop_by_signal(tools: Tools) {
             })
             .await;
         consumer.signal(signal).await;
-        consumer.exited(Duration::from_secs(10)).await;
+        consumer.exited(START).await;
         consumer.succeeded();
         for partition in PARTITIONS {
             let terms = terms(&consumer.lines(), partition);
@@ -60,7 +60,7 @@ async fn misconfiguration_ends_it_with_a_reason_and_without_the_secret() {
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    within(Duration::from_secs(60), misconfigure(tools)).await;
+    within(Duration::from_secs(240), misconfigure(tools)).await;
 }
 
 async fn misconfigure(tools: Tools) {
@@ -115,7 +115,7 @@ async fn misconfigure(tools: Tools) {
     ];
     for (case, variable, value, expected) in cases {
         let mut consumer = group.consumer().named(case).env(variable, &value).spawn();
-        let status = consumer.exited(Duration::from_secs(10)).await;
+        let status = consumer.exited(START).await;
         assert!(status.code().is_some_and(|code| code != 0), "{consumer:?}");
         let said = consumer.stderr();
         for part in expected {
@@ -141,7 +141,7 @@ async fn everything_is_said_without_secrets_at_trace_level() {
     let Some(tools) = Tools::from_env("everything_is_said_without_secrets_at_trace_level") else {
         return;
     };
-    within(Duration::from_secs(60), trace(tools)).await;
+    within(Duration::from_secs(240), trace(tools)).await;
 }
 
 async fn trace(tools: Tools) {
@@ -158,7 +158,7 @@ async fn trace(tools: Tools) {
             lines.iter().find_map(|line| event(line, "0")).map(|_| ())
         })
         .await;
-    consumer.terminate(Duration::from_secs(10)).await;
+    consumer.terminate(START).await;
     let said = consumer.stderr();
     assert!(!said.is_empty());
     // The key of every Azurite, as in `scripts/check.sh`.

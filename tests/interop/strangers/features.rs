@@ -18,7 +18,7 @@ const SENT: &str = "sent";
 /// What is started at for the positions within the partition.
 const MIDDLE: usize = 4;
 /// To be there, on a busy machine.
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_works_with_the_emulator() {
@@ -49,7 +49,7 @@ async fn works(test: &str, stranger: Stranger) {
     let Some(tools) = Tools::from_env(test) else {
         return;
     };
-    within(Duration::from_secs(150), async {
+    within(Duration::from_secs(400), async {
         let hubs = Hubs::start(&tools, stranger).await;
         let mut column = Column::of(stranger);
         hubs.features(&mut column).await;
@@ -112,7 +112,7 @@ impl<'a> Hubs<'a> {
 
     async fn features(&self, column: &mut Column) {
         let mut program = self.program("features").spawn();
-        program.exited(Duration::from_secs(90)).await;
+        program.exited(Duration::from_secs(240)).await;
         program.succeeded();
         let told = Told(&program);
         self.properties(&told, column);

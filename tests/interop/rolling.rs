@@ -49,11 +49,12 @@ enum End {
 }
 
 impl End {
-    /// The longest that a partition may be unread. An heir that is told does not wait until the owner looks dead. One
-    /// that is not does, and may have been ended itself meanwhile; a busy machine adds to that.
+    /// The longest that a partition may be unread. An heir is told to begin, and does so at once; if it is not, it
+    /// waits for the promise of the owner before and no longer. After a kill it always does, and may have been ended
+    /// itself meanwhile. A busy machine adds to that.
     fn longest_pause(self) -> Duration {
         match self {
-            Self::Term => PROMISE,
+            Self::Term => PROMISE * 2,
             Self::Kill => PROMISE * 4,
         }
     }

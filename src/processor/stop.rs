@@ -68,6 +68,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     // Their handlers are cut, too: nobody is to wait for them.
     for (partition_id, heir) in std::mem::take(&mut control.heirs) {
         control.owned.remove(&partition_id);
+        control.doubtful.insert(partition_id.clone());
         closing.spawn(hand_over(
             Arc::clone(&control.shared),
             partition_id,

@@ -241,6 +241,27 @@ async fn a_handler_that_hangs_while_handing_over_is_cut_at_the_deadline_and_the_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_heir_hands_back_to_a_leaver_whose_handler_hangs_is_free_in_the_end() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    let a = Recorder::new()
+        .acting("0", 0, Act::Hang)
+        .acting("1", 0, Act::Hang);
+    let (leaver, heir) = pair(&hub, &store, [&a, &Recorder::new()], 1).await;
+    for partition in ["0", "1"] {
+        hub.send(partition, "x");
+    }
+    sleep(Duration::from_secs(1)).await;
+    let leaving = tokio::spawn(leaver.shutdown());
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(load(&store, &heir).await, 2, "it has claimed the other");
+    heir.shutdown().await.unwrap();
+    let report = leaving.await.unwrap().unwrap();
+    assert_eq!(report.cut_partitions.len(), 1);
+    let left = owners(&store).await;
+    assert!(left.values().all(Option::is_none), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_foreign_heir_is_not_written_over() {
     let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
     let (a, b) = (Recorder::new(), Recorder::new());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use eventhubs_processor::error::TransportErrorKind;
 use tokio::sync::Notify;
 
-use super::{IDLE_TIMEOUT, SimHub};
+use super::{HEARTBEAT, IDLE_TIMEOUT, SimHub};
 use crate::history::{Happening, Member, Partition, Time};
 
 /// The service's side of a receiver.
@@ -80,8 +80,9 @@ impl Receiver {
                 if silence >= IDLE_TIMEOUT {
                     return Err(TransportErrorKind::ConnectionLost);
                 }
-                let left = Duration::from_millis(IDLE_TIMEOUT - silence);
-                // What comes first: the idle timeout or news.
+                // What comes first: the idle timeout or news. A link that the hub dropped meanwhile gets none; its next
+                // heartbeat tells once the way is free.
+                let left = Duration::from_millis((IDLE_TIMEOUT - silence).min(HEARTBEAT));
                 let _ = tokio::time::timeout(left, self.link.changed.notified()).await;
                 continue;
             }

@@ -75,6 +75,7 @@ const UNANSWERED: Duration = Duration::from_secs(20);
 /// The same for a link: a transport that is slow to notice, so that for a while the processor's own patience (60 s) is
 /// what counts.
 const IDLE_TIMEOUT: Time = 75_000;
+const HEARTBEAT: Time = 5_000;
 
 /// Asking for the partition ids.
 pub(crate) const MANAGEMENT: Duration = Duration::from_millis(20);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Broken;
-use crate::history::{Happening, Member, Partition, Time};
+use crate::history::{Happening, Member, OPERATOR, Partition, Time};
 
 /// An acknowledgement that is older than this was there when a read that is answered now was sent.
 const READ_TIME: Time = 5_000;
@@ -22,6 +22,9 @@ pub(super) struct Repeats {
     floor: BTreeMap<(Member, Partition), i64>,
     /// Members whose last term on a partition ended without any reason that the hub or the store could see.
     unexplained: BTreeSet<(Member, Partition)>,
+    /// Partitions whose record an operator wrote last, in the owner's name: when the owner notices, it may take that for
+    /// a namesake's doing and end its term, however late that is.
+    touched: BTreeSet<Partition>,
     /// Whether what a processor reads, or is answered, may be wrong.
     is_foul: bool,
 }
@@ -76,7 +79,9 @@ impl Repeats {
                 let floor = self.read.get(&key).copied().unwrap_or(-1);
                 self.floor.insert(key, floor);
                 // Until something happens that ends terms.
-                self.unexplained.insert(key);
+                if !self.touched.contains(partition) {
+                    self.unexplained.insert(key);
+                }
             }
             // Whoever is told that a renewal was refused has to believe it.
             Happening::Asked {
@@ -90,6 +95,11 @@ impl Repeats {
             }
             // Somebody wrote in the owner's name.
             Happening::Renewed { by, partition } => {
+                if *by == OPERATOR {
+                    self.touched.insert(*partition);
+                } else {
+                    self.touched.remove(partition);
+                }
                 self.unexplained
                     .retain(|(member, of)| of != partition || member == by);
             }
@@ -98,8 +108,11 @@ impl Repeats {
             } => {
                 self.unexplained.remove(&(*member, *partition));
             }
-            Happening::AttachFailed { partition, .. }
-            | Happening::OwnerChanged { partition, .. } => {
+            Happening::AttachFailed { partition, .. } => {
+                self.unexplained.retain(|(_, of)| of != partition);
+            }
+            Happening::OwnerChanged { partition, .. } => {
+                self.touched.remove(partition);
                 self.unexplained.retain(|(_, of)| of != partition);
             }
             // Its own first receiver explains nothing about a term, but it displaces everybody else's.

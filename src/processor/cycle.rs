@@ -174,9 +174,11 @@ impl Control {
                     self.heirs.insert(partition_id.clone(), heir);
                 }
             } else if !self.awaited.contains_key(partition_id)
-                && (self.owned.contains_key(partition_id) || self.contested.contains(partition_id))
+                && (self.owned.remove(partition_id).is_some()
+                    || self.contested.contains(partition_id))
             {
-                // Ours, but nobody reads it.
+                // Ours, but nobody reads it, and from now on nobody here may begin to.
+                self.doubtful.insert(partition_id.clone());
                 let shared = Arc::clone(&self.shared);
                 self.closing
                     .spawn(hand_over(shared, partition_id.clone(), heir, None));

@@ -467,3 +467,24 @@ async fn what_was_passed_on_is_left_alone_while_we_wait_for_more() {
     assert_eq!(hub.receivers(passed_on.clone()), 0);
     drop(handle);
 }
+
+/// The wait is over in the same moment in which somebody else's claim is seen.
+#[tokio::test(start_paused = true)]
+async fn what_was_claimed_from_us_when_the_wait_ends_is_not_opened() {
+    for moment in (3_000..7_000).step_by(20) {
+        let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+        for partition in ["0", "1"] {
+            store.put(&partition.into(), &"rs1-5000-dead".into()).await;
+        }
+        let begun = Instant::now();
+        let handle = spawn(kin_builder(&hub, &store, "a"), &Recorder::new());
+        let partition = claimed_by(&store, handle.owner_id()).await;
+        tokio::time::sleep_until(begun + Duration::from_millis(moment)).await;
+        let opened = hub.opened_at(partition.clone()).len();
+        store.put(&partition, &"rs1-60000-heir".into()).await;
+        sleep(Duration::from_secs(5)).await;
+        let opened_now = hub.opened_at(partition).len();
+        assert_eq!(opened_now, opened, "claimed after {moment} ms");
+        handle.shutdown().await.unwrap();
+    }
+}

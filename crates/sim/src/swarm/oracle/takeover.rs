@@ -15,8 +15,8 @@ pub(super) struct Takeover {
     /// Partitions whose heir was told to begin, and when.
     told: BTreeMap<Partition, Time>,
     owners: BTreeMap<Partition, Member>,
-    /// Who attached last.
-    readers: BTreeMap<Partition, Member>,
+    /// Partitions that their owner has begun to read: it waited long enough and need not be told.
+    begun: BTreeSet<Partition>,
     at_work: BTreeSet<Member>,
     ours: BTreeSet<Member>,
     is_fair: bool,
@@ -42,7 +42,7 @@ impl Takeover {
             links: BTreeMap::new(),
             told: BTreeMap::new(),
             owners: BTreeMap::new(),
-            readers: BTreeMap::new(),
+            begun: BTreeSet::new(),
             at_work: BTreeSet::new(),
             ours: BTreeSet::new(),
             is_fair: true,
@@ -60,7 +60,9 @@ impl Takeover {
             Happening::Attached {
                 member, partition, ..
             } => {
-                self.readers.insert(*partition, *member);
+                if self.owners.get(partition) == Some(member) {
+                    self.begun.insert(*partition);
+                }
                 let since = self.unread_for(now, *partition);
                 self.longest = self.longest.max(since);
                 self.links.entry(*partition).or_insert((0, now)).0 += 1;
@@ -68,17 +70,16 @@ impl Takeover {
             }
             Happening::OwnerChanged { partition, to, .. } => {
                 self.told.remove(partition);
+                self.begun.remove(partition);
                 match to {
                     Some(to) => self.owners.insert(*partition, *to),
                     None => self.owners.remove(partition),
                 };
             }
-            // Unless it has waited long enough and reads already.
             Happening::Renewed { by, partition }
                 if self.ours.contains(by)
-                    && self.owners.get(partition).is_some_and(|owner| {
-                        owner != by && self.readers.get(partition) != Some(owner)
-                    }) =>
+                    && self.owners.get(partition).is_some_and(|owner| owner != by)
+                    && !self.begun.contains(partition) =>
             {
                 self.told.insert(*partition, now);
             }

@@ -5,7 +5,7 @@
 //! doubled, and their replies may be lost. What must hold in every state reached that way is in [`Protocol::properties`].
 //! Each rule that the library follows can be taken away, and then there is a counter-example.
 //!
-//! `cargo test --release -p eventhubs-sim --test model -- --ignored --nocapture` explores more than a million states.
+//! `cargo test --release -p eventhubs-sim --test model -- --ignored --nocapture` explores 900,000 states.
 
 #![allow(
     clippy::print_stdout,

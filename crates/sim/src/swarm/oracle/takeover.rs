@@ -15,6 +15,8 @@ pub(super) struct Takeover {
     /// Partitions whose heir was told to begin, and when.
     told: BTreeMap<Partition, Time>,
     owners: BTreeMap<Partition, Member>,
+    /// Partitions whose handler has been called and has not returned: a term does not open another link meanwhile.
+    busy: BTreeMap<Partition, Member>,
     /// Partitions that their owner has begun to read: it waited long enough and need not be told.
     begun: BTreeSet<Partition>,
     at_work: BTreeSet<Member>,
@@ -42,6 +44,7 @@ impl Takeover {
             links: BTreeMap::new(),
             told: BTreeMap::new(),
             owners: BTreeMap::new(),
+            busy: BTreeMap::new(),
             begun: BTreeSet::new(),
             at_work: BTreeSet::new(),
             ours: BTreeSet::new(),
@@ -76,6 +79,14 @@ impl Takeover {
                     None => self.owners.remove(partition),
                 };
             }
+            Happening::HandlerStarted {
+                member, partition, ..
+            } => {
+                self.busy.insert(*partition, *member);
+            }
+            Happening::HandlerDone {
+                member, partition, ..
+            } => self.returned(now, *partition, *member),
             Happening::Renewed { by, partition }
                 if self.ours.contains(by)
                     && self.owners.get(partition).is_some_and(|owner| owner != by)
@@ -105,6 +116,7 @@ impl Takeover {
             | Happening::Paused { member } => {
                 self.disturb(now);
                 self.at_work.remove(member);
+                self.busy.retain(|_, by| by != member);
                 if matches!(happening, Happening::Down { .. }) {
                     self.ours.remove(member);
                 }
@@ -120,7 +132,13 @@ impl Takeover {
                     self.disturbed = now + self.bounds.late;
                 }
             }
-            Happening::Fault { .. } | Happening::HandlerFailed { .. } => self.disturb(now),
+            Happening::HandlerFailed {
+                member, partition, ..
+            } => {
+                self.returned(now, *partition, *member);
+                self.disturb(now);
+            }
+            Happening::Fault { .. } => self.disturb(now),
             _ => {}
         }
         if now < self.next_check {
@@ -154,10 +172,29 @@ impl Takeover {
         self.disturbed = self.disturbed.max(now);
     }
 
+    /// Whether the owner's handler has not returned: it may hang as long as it likes, and holds up only its partition.
+    fn is_held_up(&self, partition: Partition) -> bool {
+        let by = self.busy.get(&partition);
+        by.is_some() && by == self.owners.get(&partition)
+    }
+
+    /// From now on somebody can read the partition again.
+    fn returned(&mut self, now: Time, partition: Partition, member: Member) {
+        if self.busy.get(&partition) != Some(&member) {
+            return;
+        }
+        self.busy.remove(&partition);
+        if let Some((0, since)) = self.links.get_mut(&partition) {
+            *since = now;
+        }
+    }
+
     /// How long nobody has read a partition that somebody should.
     fn unread_for(&self, now: Time, partition: Partition) -> Time {
         match self.links.get(&partition) {
-            Some((0, since)) if self.is_fair && !self.at_work.is_empty() => {
+            Some((0, since))
+                if self.is_fair && !self.at_work.is_empty() && !self.is_held_up(partition) =>
+            {
                 now.saturating_sub(*since.max(&self.disturbed))
             }
             _ => 0,

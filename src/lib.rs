@@ -4,6 +4,7 @@ mod balance;
 pub mod checkpoint;
 mod client;
 pub mod credential;
+mod dead_letter;
 pub mod error;
 #[cfg(feature = "unstable-fuzz")]
 #[doc(hidden)]
@@ -17,6 +18,7 @@ pub mod transport;
 pub use balance::LoadBalancingStrategy;
 pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointStore};
 pub use client::{EventHubConsumerClient, Receive, ReceiveError};
+pub use dead_letter::{DeadLetter, DeadLetterSink};
 pub use error::{
     BoxError, BuildError, CheckpointError, InvalidPositionError, ProcessingError, ProcessorError,
     StoreError, TransportError,
@@ -28,7 +30,8 @@ pub use model::{
 };
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
-    EventProcessorBuilder, HandlerResult, InvalidPosition, LoadBalancingProfile, PartitionContext,
-    ProcessorHandle, ProcessorOptions, StopReport, UnprovenOwnership, handler_fn, handler_fn_with,
+    EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition,
+    LoadBalancingProfile, PartitionContext, ProcessorHandle, ProcessorOptions, StopReport,
+    UnprovenOwnership, handler_fn, handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

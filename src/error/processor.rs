@@ -1,7 +1,7 @@
 //! Failures of the processor, its builder and its checkpoints.
 
 use super::{BoxError, ConnectionStringError, StoreError, TransportError};
-use crate::model::OwnerId;
+use crate::model::{OwnerId, PartitionId};
 
 /// Options that do not fit together, or credentials that cannot be used. Found before anything is sent.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +20,11 @@ pub enum BuildError {
     },
 }
 
-/// What ends [`EventProcessor::run`](crate::processor::EventProcessor::run): the configuration cannot work.
+/// What ends [`EventProcessor::run`](crate::processor::EventProcessor::run): the configuration cannot work, or the
+/// application wants it so.
 ///
-/// Found at the start only. Once the processor has seen the event hub and the store, no failure of either ends
-/// it: those go to [`on_error`](crate::processor::EventHandler::on_error).
+/// The former is found at the start only. Once the processor has seen the event hub and the store, no failure of either
+/// ends it: those go to [`on_error`](crate::processor::EventHandler::on_error).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
@@ -33,6 +34,16 @@ pub enum ProcessorError {
     /// The checkpoint store does not exist or does not let us in.
     #[error("the checkpoint store cannot be used")]
     CheckpointStore(#[source] StoreError),
+    /// The handler failed, and [`FailureAction::StopProcessor`](crate::FailureAction::StopProcessor) was asked for. The
+    /// processor has stopped gracefully; what failed was not checkpointed.
+    #[error("the handler failed in partition {partition_id}")]
+    Handler {
+        /// The partition.
+        partition_id: PartitionId,
+        /// What failed.
+        #[source]
+        source: Box<ProcessingError>,
+    },
 }
 
 /// A checkpoint that was not written.
@@ -100,7 +111,8 @@ impl CheckpointError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessingError {
-    /// A hook of the handler returned an error. The partition starts again from its checkpoint.
+    /// A hook of the handler returned an error. What happens next says the
+    /// [`failure_policy`](crate::ProcessorOptions::failure_policy), or the error itself.
     #[error("`{hook}` failed")]
     Handler {
         /// The hook.
@@ -108,12 +120,34 @@ pub enum ProcessingError {
         /// What it returned.
         source: BoxError,
     },
-    /// A hook of the handler panicked. The partition starts again from its checkpoint.
+    /// A hook of the handler panicked. What happens next says the
+    /// [`failure_policy`](crate::ProcessorOptions::failure_policy).
     #[error("`{hook}` panicked")]
     HandlerPanicked {
         /// The hook.
         hook: &'static str,
     },
+    /// An event cannot be decoded, so no hook is called for it.
+    #[error("an event cannot be decoded")]
+    Undecodable {
+        /// Its sequence number, if that much can be read.
+        sequence_number: Option<i64>,
+        /// What is wrong with it.
+        source: BoxError,
+    },
+    /// An event was passed over, as [`FailureAction::Skip`](crate::FailureAction::Skip) says. The failure was told before.
+    #[error("the event with sequence number {sequence_number} is skipped")]
+    Skipped {
+        /// Its sequence number.
+        sequence_number: i64,
+    },
+    /// A dead letter was not stored. Tried again until it is; the partition waits.
+    #[error("storing a dead letter")]
+    DeadLetter(#[source] BoxError),
+    /// The partition is not read until it is resumed, as
+    /// [`FailureAction::StopPartition`](crate::FailureAction::StopPartition) says. The failure was told before.
+    #[error("the partition is stopped until it is resumed")]
+    PartitionStopped,
     /// Ownership records could not be read or written. What we own goes on being read.
     #[error("load balancing")]
     LoadBalancing(#[source] StoreError),
@@ -164,7 +198,9 @@ impl ProcessingError {
             Self::DuplicateOwnerId { .. } | Self::Handler { .. } | Self::HandlerPanicked { .. } => {
                 false
             }
+            Self::Undecodable { .. } | Self::Skipped { .. } | Self::PartitionStopped => false,
             Self::EventsExpired { .. } | Self::InvalidPosition(_) => false,
+            Self::DeadLetter(_) => true,
             Self::OwnershipUnproven => true,
             Self::Checkpoint(error) => error.is_transient(),
             Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),

@@ -1,5 +1,6 @@
 //! Puts a processor together.
 
+use std::hash::Hash;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,15 +9,18 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::EventProcessor;
+use super::failure::FailurePolicy;
 use super::fence::Lease;
 use super::handler::{ErasedHandler, EventHandler};
 use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
+use super::parallel::OrderingKey;
 use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
-use super::pump::Shared;
+use super::pump::{Halt, Shared};
 use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
 use crate::checkpoint::{CheckpointStore, validate};
+use crate::dead_letter::DeadLetterSink;
 use crate::error::BuildError;
-use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
+use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent};
 use crate::transport::Transport;
 
 /// Describes an [`EventProcessor`]. Every `with_*` method sets one field of [`ProcessorOptions`], where its default
@@ -26,6 +30,8 @@ pub struct EventProcessorBuilder {
     transport: Arc<dyn Transport>,
     consumer_group: String,
     store: Arc<dyn CheckpointStore>,
+    dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    ordering_key: OrderingKey,
     options: ProcessorOptions,
 }
 
@@ -39,6 +45,8 @@ impl EventProcessorBuilder {
             transport,
             consumer_group,
             store,
+            dead_letters: None,
+            ordering_key: OrderingKey::default(),
             options: ProcessorOptions::default(),
         }
     }
@@ -158,6 +166,48 @@ impl EventProcessorBuilder {
         self
     }
 
+    /// Sets how many events of one partition are processed at the same time.
+    #[must_use]
+    pub fn with_concurrency(mut self, concurrency: NonZeroUsize) -> Self {
+        self.options.concurrency = concurrency;
+        self
+    }
+
+    /// Sets how many events of one partition may be taken and not yet be part of what is done without a gap.
+    #[must_use]
+    pub fn with_max_in_flight(mut self, max_in_flight: NonZeroUsize) -> Self {
+        self.options.max_in_flight = max_in_flight;
+        self
+    }
+
+    /// Sets what events are ordered by when several are processed at a time: events with equal keys one after the
+    /// other, in the order of the partition; events with `None` in no order. Default: the partition key.
+    ///
+    /// `key` is called once for each event and must not block.
+    #[must_use]
+    pub fn with_ordering_key<K: Hash>(
+        mut self,
+        key: impl Fn(&ReceivedEvent) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.ordering_key = OrderingKey::by(key);
+        self
+    }
+
+    /// Sets what happens to events whose hook fails.
+    #[must_use]
+    pub fn with_failure_policy(mut self, policy: FailurePolicy) -> Self {
+        self.options.failure_policy = policy;
+        self
+    }
+
+    /// Sets where [`FailureAction::DeadLetter`](super::FailureAction::DeadLetter) stores events. Default: nowhere; a
+    /// policy that needs it is refused then.
+    #[must_use]
+    pub fn with_dead_letter_sink(mut self, sink: impl DeadLetterSink) -> Self {
+        self.dead_letters = Some(Arc::new(sink));
+        self
+    }
+
     /// Sets where to start in a partition that has no checkpoint.
     #[must_use]
     pub fn with_default_starting_position(mut self, position: EventPosition) -> Self {
@@ -241,6 +291,12 @@ impl EventProcessorBuilder {
                 reason: "it is empty; the default group is called `$Default`".to_owned(),
             });
         }
+        if self.options.failure_policy.needs_dead_letters() && self.dead_letters.is_none() {
+            return Err(BuildError::InvalidOption {
+                option: "failure_policy",
+                reason: "it asks for dead letters, and no dead letter sink is set".to_owned(),
+            });
+        }
         let mut rng = match self.options.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => StdRng::from_rng(&mut rand::rng()),
@@ -280,6 +336,8 @@ impl EventProcessorBuilder {
             transport,
             store,
             options,
+            dead_letters,
+            ordering_key,
             ..
         } = self;
         let shared = Shared {
@@ -292,6 +350,9 @@ impl EventProcessorBuilder {
             lease: Arc::new(lease),
             rng: Mutex::new(rng),
             notes: Arc::default(),
+            dead_letters,
+            ordering_key,
+            halt: Halt::default(),
             restarts: Arc::default(),
         };
         Ok(EventProcessor {

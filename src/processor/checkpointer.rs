@@ -139,18 +139,24 @@ impl Checkpointer {
         self.ended.is_cancelled()
     }
 
-    /// Writes that everything up to an event is done, unless the stored checkpoint is as far already.
-    pub(super) async fn write(
-        &self,
-        sequence_number: i64,
-        offset: Offset,
-    ) -> Result<(), CheckpointError> {
+    /// Whether a checkpoint may be asked for.
+    pub(super) fn check(&self, sequence_number: i64) -> Result<(), CheckpointError> {
         if self.has_ended() {
             return Err(CheckpointError::OwnershipLost);
         }
         if sequence_number > self.last_delivered.load(Ordering::Relaxed) {
             return Err(CheckpointError::NotDelivered { sequence_number });
         }
+        Ok(())
+    }
+
+    /// Writes that everything up to an event is done, unless the stored checkpoint is as far already.
+    pub(super) async fn write(
+        &self,
+        sequence_number: i64,
+        offset: Offset,
+    ) -> Result<(), CheckpointError> {
+        self.check(sequence_number)?;
         let wanted = Checkpoint {
             partition_id: self.partition_id.clone(),
             offset: Some(offset),

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Checkpointer;
+use super::progress::Place;
 use super::restart::Restart;
+use super::writer::SharedProgress;
 use crate::error::CheckpointError;
 use crate::model::{
     EventPosition, GroupScope, LastEnqueuedEventProperties, OwnerId, PartitionId, ReceivedEvent,
@@ -25,6 +27,8 @@ struct Inner {
     owner_id: OwnerId,
     checkpointer: Checkpointer,
     stopping: CancellationToken,
+    /// Takes checkpoints while the events before may not be done yet.
+    wishes: Option<Arc<SharedProgress>>,
     last_enqueued: Mutex<Option<LastEnqueuedEventProperties>>,
 }
 
@@ -34,6 +38,7 @@ impl PartitionContext {
         owner_id: OwnerId,
         checkpointer: Checkpointer,
         stopping: CancellationToken,
+        wishes: Option<Arc<SharedProgress>>,
     ) -> Self {
         let partition_id = checkpointer.partition_id().clone();
         let last_enqueued = Mutex::new(None);
@@ -43,6 +48,7 @@ impl PartitionContext {
             owner_id,
             checkpointer,
             stopping,
+            wishes,
             last_enqueued,
         };
         Self {
@@ -109,6 +115,10 @@ impl PartitionContext {
     /// [`CheckpointRegression::Adopt`](super::CheckpointRegression::Adopt) and
     /// [`InvalidPosition`](super::InvalidPosition) make an exception.
     ///
+    /// With [`concurrency`](super::ProcessorOptions::concurrency) the call only notes the wish and returns: the checkpoint is
+    /// written as soon as this event and everything before it is done, and a failure goes to
+    /// [`on_error`](super::EventHandler::on_error).
+    ///
     /// # Errors
     ///
     /// [`OwnershipLost`](CheckpointError::OwnershipLost) once the term has ended;
@@ -123,6 +133,11 @@ impl PartitionContext {
     /// Dropping the future leaves it open whether the checkpoint was written; calling again is harmless.
     pub async fn update_checkpoint(&self, event: &ReceivedEvent) -> Result<(), CheckpointError> {
         let offset = event.offset().clone();
+        if let Some(wishes) = &self.inner.wishes {
+            self.inner.checkpointer.check(event.sequence_number())?;
+            wishes.wish(Place::of(event));
+            return Ok(());
+        }
         self.inner
             .checkpointer
             .write(event.sequence_number(), offset)
@@ -157,6 +172,24 @@ impl PartitionContext {
     /// As [`seek`](Self::seek).
     pub fn reset_to(&self, position: EventPosition) -> Result<(), CheckpointError> {
         self.restart(Restart::Reset(position))
+    }
+
+    /// Hands out no more events of this partition once the running hook has returned, until [`resume`](Self::resume).
+    /// The partition stays owned and its link open; what waits in memory stays within the limits of
+    /// [`prefetch`](super::ProcessorOptions::prefetch). Holds for as long as this processor owns the partition.
+    pub fn pause(&self) {
+        self.inner.checkpointer.restarts().pause();
+    }
+
+    /// Goes on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.inner.checkpointer.restarts().resume();
+    }
+
+    /// Whether the partition is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.inner.checkpointer.restarts().is_paused()
     }
 
     fn restart(&self, restart: Restart) -> Result<(), CheckpointError> {

@@ -92,12 +92,13 @@ pub(super) struct HeldOff {
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, shutdown: &CancellationToken) -> Self {
         let reporter = Reporter::new(Arc::clone(&shared.handler));
         let interval = shared.options.load_balancing_interval;
         Self {
             shared,
-            shutdown,
+            // Ours to cancel: the caller's may stop other things, too.
+            shutdown: shutdown.child_token(),
             pumps_stop: CancellationToken::new(),
             pumps: JoinMap::new(),
             signals: BTreeMap::new(),
@@ -128,8 +129,12 @@ impl Control {
         let (shutdown, pumps_stop) = (self.shutdown.clone(), self.pumps_stop.clone());
         let lingers = Arc::clone(&self.lingers);
         // Pumps that nobody takes over from need not wait for a cycle that is still writing.
+        let shared = Arc::clone(&self.shared);
         let stop_pumps = async move {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = shared.halt.asked() => shutdown.cancel(),
+            }
             if !lingers.load(Ordering::Relaxed) {
                 pumps_stop.cancel();
             }
@@ -141,7 +146,12 @@ impl Control {
             () = stop_pumps => {}
             result = self.run_cycles() => result?,
         }
-        Ok(stop(self).await)
+        let shared = Arc::clone(&self.shared);
+        let report = stop(self).await;
+        match shared.halt.take_cause() {
+            Some(error) => Err(error),
+            None => Ok(report),
+        }
     }
 
     async fn run_cycles(&mut self) -> Result<(), ProcessorError> {

@@ -1,15 +1,19 @@
 //! The event processor: shares an event hub's partitions with other processors and calls the application's handler.
 
 mod builder;
+mod calls;
 mod checkpointer;
 mod context;
 mod control;
 mod cycle;
+mod deliver;
+mod failure;
 mod fence;
 mod handler;
 mod handover;
 mod linger;
 mod options;
+mod parallel;
 mod policies;
 mod progress;
 mod pump;
@@ -22,6 +26,7 @@ mod stop;
 mod term;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 use std::fmt;
@@ -33,6 +38,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use builder::EventProcessorBuilder;
 pub use context::PartitionContext;
+pub use failure::{FailureAction, FailurePolicy};
 pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_fn_with};
 pub use options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
@@ -41,7 +47,7 @@ pub use stop::StopReport;
 use self::checkpointer::Notes;
 use self::control::Control;
 use self::pump::Shared;
-use self::restart::{Restart, Restarts};
+use self::restart::{Restart, RestartSlot, Restarts};
 use crate::checkpoint::CheckpointStore;
 use crate::error::{CheckpointError, ProcessorError};
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
@@ -123,7 +129,7 @@ impl EventProcessor {
     /// take the partitions once the ownership has expired. No task is left behind.
     pub async fn run(self, shutdown: CancellationToken) -> Result<StopReport, ProcessorError> {
         // The loop's state is large; one box here keeps callers' futures small.
-        Box::pin(Control::new(self.shared, shutdown).run()).await
+        Box::pin(Control::new(self.shared, &shutdown).run()).await
     }
 
     /// Runs in a task of its own.
@@ -210,11 +216,26 @@ impl ProcessorHandle {
     }
 
     fn restart(&self, partition_id: &PartitionId, restart: Restart) -> Result<(), CheckpointError> {
-        if self.restarts.ask(partition_id, restart) {
-            Ok(())
-        } else {
-            Err(CheckpointError::OwnershipLost)
-        }
+        self.slot(partition_id)
+            .map(|slot| slot.ask(restart))
+            .ok_or(CheckpointError::OwnershipLost)
+    }
+
+    /// Hands out no more events of a partition once the running hook has returned; it stays owned.
+    /// [`PartitionContext::pause`] from outside. Returns whether this processor reads the partition; if not, nothing
+    /// happens.
+    pub fn pause(&self, partition_id: &PartitionId) -> bool {
+        self.slot(partition_id).map(|slot| slot.pause()).is_some()
+    }
+
+    /// Goes on with a partition that was paused, or stopped by
+    /// [`FailureAction::StopPartition`]. Returns whether this processor reads the partition.
+    pub fn resume(&self, partition_id: &PartitionId) -> bool {
+        self.slot(partition_id).map(|slot| slot.resume()).is_some()
+    }
+
+    fn slot(&self, partition_id: &PartitionId) -> Option<Arc<RestartSlot>> {
+        self.restarts.of(partition_id)
     }
 
     /// How many checkpoints somebody else had moved back and this processor has written again

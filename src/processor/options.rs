@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::failure::FailurePolicy;
 use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 use crate::balance::LoadBalancingStrategy;
 use crate::error::BuildError;
@@ -58,6 +59,20 @@ pub struct ProcessorOptions {
     /// the checkpoint, to an event that it has processed. Costs a write for each claim. Owners of other SDKs write
     /// without a condition and cannot be kept out. Default: false.
     pub strict_fencing: bool,
+    /// How many events of one partition are processed at the same time. Default: 1, one after the other.
+    ///
+    /// With more, each event still goes to [`on_event`](super::EventHandler::on_event), in a task of its own. Events of
+    /// one key (the partition key, or [`with_ordering_key`](super::EventProcessorBuilder::with_ordering_key)) run one
+    /// after the other, in order; events without a key in no order. Checkpoints follow the completed prefix: an event
+    /// is checkpointed once it and everything before it is done, and until then
+    /// [`update_checkpoint`](super::PartitionContext::update_checkpoint) only notes the wish. A crash therefore repeats
+    /// up to `max_in_flight` events. Not with `max_batch_size`.
+    pub concurrency: NonZeroUsize,
+    /// With `concurrency`: how many events may be taken and not yet be part of the completed prefix. While one slow
+    /// event is running, the others get so far ahead. At least `concurrency`. Default: 1,000, and 8 MiB.
+    pub max_in_flight: NonZeroUsize,
+    /// What to do when the handler fails for an event. Default: the partition starts again from its checkpoint.
+    pub failure_policy: FailurePolicy,
     /// What to do when a checkpoint, or a start position, leads nowhere. Default: [`Fail`](InvalidPosition::Fail), for
     /// that partition.
     pub invalid_position: InvalidPosition,
@@ -141,6 +156,9 @@ impl Default for ProcessorOptions {
             checkpoint_policy: CheckpointPolicy::default(),
             checkpoint_regression: CheckpointRegression::default(),
             strict_fencing: false,
+            concurrency: NonZeroUsize::MIN,
+            max_in_flight: const { NonZeroUsize::new(1000).unwrap() },
+            failure_policy: FailurePolicy::default(),
             invalid_position: InvalidPosition::default(),
             default_starting_position: EventPosition::Latest,
             starting_positions: BTreeMap::new(),
@@ -281,6 +299,21 @@ impl ProcessorOptions {
             return invalid(
                 "owner_name",
                 "owner_id is set as well; one of them names the processor".to_owned(),
+            );
+        }
+        if self.concurrency.get() > 1 && self.max_batch_size.is_some() {
+            return invalid(
+                "concurrency",
+                "max_batch_size is set as well; a batch is processed as a whole".to_owned(),
+            );
+        }
+        if self.max_in_flight < self.concurrency {
+            return invalid(
+                "max_in_flight",
+                format!(
+                    "{} is less than the concurrency {}",
+                    self.max_in_flight, self.concurrency
+                ),
             );
         }
         if self.prefetch.get() > MAX_PREFETCH {

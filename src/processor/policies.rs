@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
-use super::progress::Cadence;
+use super::progress::{Cadence, Progress};
 use crate::model::EventPosition;
 
 /// When checkpoints are written.
@@ -45,8 +45,17 @@ const AUTOMATIC_INTERVAL: Duration = Duration::from_secs(5);
 const AUTOMATIC_EVENTS: u64 = 10_000;
 
 impl CheckpointPolicy {
+    /// What keeps account of what is to be written, unless the application writes itself. `is_parallel`: even then it
+    /// only asks, because the events before may not be done. `is_due`: the first event is to be written at once.
+    pub(super) fn progress(self, is_parallel: bool, is_due: bool) -> Option<Progress> {
+        match self.cadence() {
+            Some(cadence) => Some(Progress::new(cadence, is_due)),
+            None => is_parallel.then(Progress::on_demand),
+        }
+    }
+
     /// When to write; `None` if the application does.
-    pub(super) fn cadence(self) -> Option<Cadence> {
+    fn cadence(self) -> Option<Cadence> {
         let never = Cadence::default();
         match self {
             Self::Manual => None,

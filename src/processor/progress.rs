@@ -1,11 +1,12 @@
 //! How far a partition is done, and when a policy writes that down. Pure: time comes in as an argument.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::Offset;
+use crate::model::{Offset, ReceivedEvent};
 
 /// When a checkpoint is due: as soon as one of these says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,15 @@ pub(super) struct Cadence {
 pub(super) struct Place {
     pub(super) sequence_number: i64,
     pub(super) offset: Offset,
+}
+
+impl Place {
+    pub(super) fn of(event: &ReceivedEvent) -> Self {
+        Self {
+            sequence_number: event.sequence_number(),
+            offset: event.offset().clone(),
+        }
+    }
 }
 
 /// The completed prefix of a term and the part of it that is written down. One value, not a list: a later checkpoint
@@ -41,6 +51,12 @@ pub(super) struct Progress {
     uncovered_since: Option<Instant>,
     is_due: bool,
     retry_at: Option<Instant>,
+    /// Only what is wished for is written.
+    is_on_demand: bool,
+    /// The end of what is done, however much of it is wished for.
+    done: Option<i64>,
+    /// Checkpoints that the application asked for before everything up to them was done.
+    wishes: BTreeMap<i64, Offset>,
 }
 
 /// What the writer is to do.
@@ -66,12 +82,64 @@ impl Progress {
             uncovered_since: None,
             is_due,
             retry_at: None,
+            is_on_demand: false,
+            done: None,
+            wishes: BTreeMap::new(),
         }
+    }
+
+    /// Has nothing written but what the application asks for.
+    pub(super) fn on_demand() -> Self {
+        Self {
+            is_on_demand: true,
+            ..Self::new(Cadence::default(), false)
+        }
+    }
+
+    /// Asks for a checkpoint as soon as everything up to `place` is done. Returns whether the writer has to look.
+    pub(super) fn wish(&mut self, place: Place) -> bool {
+        let Place {
+            sequence_number,
+            offset,
+        } = place;
+        self.wishes.insert(sequence_number, offset);
+        self.grant()
+    }
+
+    /// Has written what is wished for and done.
+    fn grant(&mut self) -> bool {
+        let mut granted = None;
+        while let Some(wish) = self.wishes.first_entry()
+            && Some(*wish.key()) <= self.done
+        {
+            granted = Some(wish.remove_entry());
+        }
+        let Some((sequence_number, offset)) = granted else {
+            return false;
+        };
+        if self.is_on_demand
+            && self
+                .completed
+                .as_ref()
+                .is_none_or(|last| last.sequence_number < sequence_number)
+        {
+            self.completed = Some(Place {
+                sequence_number,
+                offset,
+            });
+        }
+        self.is_due = true;
+        true
     }
 
     /// Notes that `events` more events are done, `place` the last of them. Returns whether the writer has to look.
     pub(super) fn completed(&mut self, place: Place, events: u64, now: Instant) -> bool {
+        self.done = Some(place.sequence_number);
+        if self.is_on_demand {
+            return self.grant();
+        }
         self.completed = Some(place);
+        self.grant();
         let is_first = self.uncovered_since.is_none();
         self.uncovered_since.get_or_insert(now);
         self.uncovered += events;
@@ -246,6 +314,37 @@ mod tests {
         progress.completed(place(0), 1, now);
         progress.write_began(&place(0));
         assert_eq!(progress.unwritten(), Some(place(0)));
+    }
+
+    #[test]
+    fn a_wish_is_granted_once_everything_before_it_is_done() {
+        let now = start();
+        let mut progress = Progress::on_demand();
+        assert!(!progress.wish(place(2)));
+        assert!(!progress.completed(place(1), 2, now), "nobody asked for it");
+        assert_eq!(progress.unwritten(), None);
+        assert!(progress.completed(place(4), 3, now));
+        assert_eq!(
+            progress.next(now),
+            Next::Write(place(2)),
+            "no more than that"
+        );
+        progress.write_began(&place(2));
+        progress.write_succeeded();
+        assert_eq!(progress.unwritten(), None);
+        assert!(progress.wish(place(3)), "done already");
+        assert_eq!(progress.next(now), Next::Write(place(3)));
+    }
+
+    #[test]
+    fn with_a_policy_a_wish_makes_the_completed_prefix_due() {
+        let now = start();
+        let mut progress = Progress::new(every_events(100), false);
+        progress.wish(place(2));
+        assert!(!progress.completed(place(1), 2, now));
+        assert_eq!(progress.next(now), Next::Wait);
+        assert!(progress.completed(place(5), 4, now));
+        assert_eq!(progress.next(now), Next::Write(place(5)));
     }
 
     #[test]

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Notes;
 use super::fence::{Fence, Lease};
 use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
+use super::parallel::OrderingKey;
 use super::restart::{Registration, Restart, Restarts};
 use super::signal::StopSignal;
 use super::term::{Term, TermEnd};
 use crate::checkpoint::CheckpointStore;
-use crate::error::TransportError;
+use crate::dead_letter::DeadLetterSink;
+use crate::error::{ProcessingError, ProcessorError, TransportError};
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
 use crate::retry::Backoff;
 use crate::telemetry;
@@ -32,6 +35,10 @@ pub(super) struct Shared {
     /// Our last confirmed write to any ownership record.
     pub(super) lease: Arc<Lease>,
     pub(super) notes: Arc<Notes>,
+    /// Where events go that the application cannot process.
+    pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    pub(super) ordering_key: OrderingKey,
+    pub(super) halt: Halt,
     /// Where partitions are asked to start again.
     pub(super) restarts: Arc<Restarts>,
     /// The only source of chance in the processor, so that a seed fixes all of it.
@@ -55,6 +62,39 @@ impl fmt::Debug for Shared {
             .field("store", &self.store)
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+/// Ends the processor from within.
+#[derive(Debug, Default)]
+pub(super) struct Halt {
+    asked: CancellationToken,
+    cause: Mutex<Option<ProcessorError>>,
+}
+
+impl Halt {
+    /// Stops the processor because of a failure in a partition. The first one counts.
+    pub(super) fn because(&self, partition_id: PartitionId, error: ProcessingError) {
+        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.get_or_insert_with(|| ProcessorError::Handler {
+            partition_id,
+            source: Box::new(error),
+        });
+        drop(cause);
+        self.asked.cancel();
+    }
+
+    /// Completes when the processor is to stop. Cancel safe.
+    pub(super) async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+
+    /// Why it was stopped, if it was stopped from within.
+    pub(super) fn take_cause(&self) -> Option<ProcessorError> {
+        self.cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -119,6 +159,9 @@ impl Pump {
         let mut backoff = self.backoff();
         let mut receiver = None;
         let (reason, displaced) = loop {
+            if let Some(reason) = self.wait_while_paused().await {
+                break (reason, None);
+            }
             let begun = Instant::now();
             self.turn_off();
             let end = Term::new(&mut self).run(&mut receiver).await;
@@ -192,6 +235,15 @@ impl Pump {
                 is_reset: true,
             }),
         };
+    }
+
+    /// A partition that is paused between two terms starts none. `Some`: told to stop instead.
+    async fn wait_while_paused(&self) -> Option<CloseReason> {
+        tokio::select! {
+            biased;
+            reason = self.signal.stopped() => Some(reason),
+            () = self.restarts.slot().resumed() => None,
+        }
     }
 
     /// Waits before the next try. `Some`: told to stop instead.

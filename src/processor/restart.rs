@@ -1,9 +1,9 @@
-//! A partition is asked to start again elsewhere.
+//! What the application asks of a partition from outside: to start again elsewhere, to pause.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::model::{EventPosition, PartitionId};
 
@@ -21,39 +21,72 @@ pub(super) enum Restart {
 /// Takes the wishes for one partition to its pump. The last wish counts.
 #[derive(Debug, Default)]
 pub(super) struct RestartSlot {
-    wanted: Mutex<Option<Restart>>,
-    asked: Notify,
+    wishes: watch::Sender<Wishes>,
+}
+
+#[derive(Debug, Default)]
+struct Wishes {
+    restart: Option<Restart>,
+    is_paused: bool,
 }
 
 impl RestartSlot {
     pub(super) fn ask(&self, restart: Restart) {
-        let mut wanted = self.lock();
-        // What the application asks for goes before what the store suggests.
-        if restart != Restart::AtCheckpoint || wanted.is_none() {
-            *wanted = Some(restart);
-        }
-        drop(wanted);
-        self.asked.notify_one();
+        self.wishes.send_modify(|wishes| {
+            // What the application asks for goes before what the store suggests.
+            if restart != Restart::AtCheckpoint || wishes.restart.is_none() {
+                wishes.restart = Some(restart);
+            }
+        });
     }
 
     pub(super) fn is_asked(&self) -> bool {
-        self.lock().is_some()
+        self.wishes.borrow().restart.is_some()
     }
 
     pub(super) fn take(&self) -> Option<Restart> {
-        self.lock().take()
+        let mut taken = None;
+        self.wishes.send_if_modified(|wishes| {
+            taken = wishes.restart.take();
+            taken.is_some()
+        });
+        taken
     }
 
     /// Completes once somebody has asked. Cancel safe.
     pub(super) async fn asked(&self) {
-        while !self.is_asked() {
-            self.asked.notified().await;
-        }
+        self.wait_for(|wishes| wishes.restart.is_some()).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Restart>> {
-        // A panic cannot leave the value half written.
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn pause(&self) {
+        self.set_paused(true);
+    }
+
+    pub(super) fn resume(&self) {
+        self.set_paused(false);
+    }
+
+    fn set_paused(&self, is_paused: bool) {
+        self.wishes.send_if_modified(|wishes| {
+            std::mem::replace(&mut wishes.is_paused, is_paused) != is_paused
+        });
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.wishes.borrow().is_paused
+    }
+
+    /// Completes once the partition is not paused. Cancel safe.
+    pub(super) async fn resumed(&self) {
+        self.wait_for(|wishes| !wishes.is_paused).await;
+    }
+
+    async fn wait_for(&self, is_so: impl FnMut(&Wishes) -> bool) {
+        let mut wishes = self.wishes.subscribe();
+        if wishes.wait_for(is_so).await.is_err() {
+            // Not reached: the sender is `self`.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -75,13 +108,9 @@ impl Restarts {
         }
     }
 
-    /// Passes a wish on. `false`: the partition is not read here.
-    pub(super) fn ask(&self, partition_id: &PartitionId, restart: Restart) -> bool {
-        let slot = self.lock().get(partition_id).map(Arc::clone);
-        if let Some(slot) = &slot {
-            slot.ask(restart);
-        }
-        slot.is_some()
+    /// The slot of a partition; `None` if it is not read here.
+    pub(super) fn of(&self, partition_id: &PartitionId) -> Option<Arc<RestartSlot>> {
+        self.lock().get(partition_id).map(Arc::clone)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Arc<RestartSlot>>> {

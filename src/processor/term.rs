@@ -1,28 +1,29 @@
 //! One term of a partition, from the checkpoint it starts after to the close hook.
 
-use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::PartitionContext;
+use super::calls::Caller;
 use super::checkpointer::Checkpointer;
 use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
+use super::parallel::Parallel;
 use super::progress::Place;
 use super::pump::{HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
-use super::writer::Writer;
-use crate::error::{
-    CheckpointError, InvalidPositionError, ProcessingError, TransportError, TransportErrorKind,
-};
-use crate::model::{EventPosition, ReceivedEvent};
+use super::window::Limits;
+use super::writer::{SharedProgress, Writer};
+use crate::error::{InvalidPositionError, ProcessingError, TransportError, TransportErrorKind};
+use crate::model::EventPosition;
 use crate::retry::Backoff;
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, ReceiverOptions};
+
+/// Most bytes of events that are processed at the same time, or wait for those before them.
+const MAX_BYTES_IN_FLIGHT: usize = 8 << 20;
 
 /// How a term ended.
 #[derive(Debug)]
@@ -42,31 +43,18 @@ pub(super) enum TermEnd {
     },
 }
 
-/// Most events taken from the receiver at once: enough to make its cost per event vanish, little enough that a stop
-/// or a loss is seen soon.
-const MAX_TAKEN: usize = 128;
-
-/// How often the link is asked for news between two events: who was displaced hands out nothing it took before.
-const HEAR_EVERY: Duration = Duration::from_millis(100);
-
-/// While the lease does not hold, the link is asked for news this often and this long before the handler is called.
-const LISTEN_EVERY: Duration = Duration::from_secs(5);
-const LISTEN_FOR: Duration = Duration::from_millis(50);
-
-/// How often a paused term looks for a proof.
-const PROVE_EVERY: Duration = Duration::from_millis(500);
-
 pub(super) struct Term<'a> {
     pub(super) pump: &'a mut Pump,
     pub(super) context: PartitionContext,
+    pub(super) caller: Arc<Caller>,
     /// Writes checkpoints if a policy says so.
-    writer: Option<Writer>,
+    pub(super) writer: Option<Writer>,
     /// The last event handed to the application.
-    delivered: Option<Place>,
+    pub(super) delivered: Option<Place>,
     /// When the link last brought news, or was asked for them.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// When the link was last asked for news because the lease did not hold.
-    listened: Option<Instant>,
+    pub(super) listened: Option<Instant>,
 }
 
 impl<'a> Term<'a> {
@@ -78,19 +66,34 @@ impl<'a> Term<'a> {
             Arc::clone(&pump.fence),
             Arc::clone(pump.restarts.slot()),
         );
+        let is_reset = pump.detour.as_ref().is_some_and(|detour| detour.is_reset);
+        let is_parallel = shared.options.concurrency.get() > 1;
+        let progress = shared
+            .options
+            .checkpoint_policy
+            .progress(is_parallel, is_reset);
+        let progress = progress.map(SharedProgress::new);
         let context = PartitionContext::new(
             shared.scope.clone(),
             shared.owner_id.clone(),
             checkpointer,
             pump.signal.stopping().clone(),
+            progress.clone().filter(|_| is_parallel),
         );
-        let is_reset = pump.detour.as_ref().is_some_and(|detour| detour.is_reset);
-        let cadence = shared.options.checkpoint_policy.cadence();
-        let writer = cadence
-            .map(|cadence| Writer::new(Arc::clone(shared), context.clone(), cadence, is_reset));
+        let writer =
+            progress.map(|progress| Writer::new(Arc::clone(shared), context.clone(), progress));
+        let caller = Caller {
+            shared: Arc::clone(shared),
+            context: context.clone(),
+            signal: pump.signal.clone(),
+            fence: Arc::clone(&pump.fence),
+            slot: Arc::clone(pump.restarts.slot()),
+            ending: CancellationToken::new(),
+        };
         Self {
             pump,
             context,
+            caller: Arc::new(caller),
             writer,
             delivered: None,
             heard: Instant::now(),
@@ -112,14 +115,18 @@ impl<'a> Term<'a> {
                 return end;
             }
         };
+        let mut parallel = self.parallel();
         let mut end = match self.position(checkpoint.as_ref(), wished).await {
             Ok(position) => {
                 let partition_id = &self.pump.partition_id;
                 tracing::info!(target: telemetry::PROCESSOR, %partition_id, ?position, "partition started");
-                self.receive(position, receiver).await
+                self.receive(position, receiver, parallel.as_mut()).await
             }
             Err(end) => end,
         };
+        if let Some(parallel) = &mut parallel {
+            self.drain(parallel).await;
+        }
         if matches!(end, TermEnd::Failed) && self.pump.restarts.slot().is_asked() {
             end = self.restarted();
         }
@@ -146,11 +153,26 @@ impl<'a> Term<'a> {
         end
     }
 
+    /// `None`: one event, or one batch, at a time.
+    fn parallel(&self) -> Option<Parallel> {
+        let shared = &self.pump.shared;
+        let options = self.options();
+        (options.concurrency.get() > 1).then(|| {
+            let limits = Limits {
+                running: options.concurrency.get(),
+                events: options.max_in_flight.get(),
+                bytes: MAX_BYTES_IN_FLIGHT,
+            };
+            Parallel::new(limits, shared.ordering_key.clone())
+        })
+    }
+
     /// Delivers events until told to stop, opening a new receiver after the last delivered event whenever one fails.
     async fn receive(
         &mut self,
         mut position: EventPosition,
         receiver: &mut Option<Box<dyn PartitionReceiver>>,
+        mut parallel: Option<&mut Parallel>,
     ) -> TermEnd {
         let mut backoff = self.pump.backoff();
         loop {
@@ -159,7 +181,11 @@ impl<'a> Term<'a> {
                     self.pump.fence.link_is_up(opened.silence());
                     let opened_at = Instant::now();
                     let opened = receiver.insert(opened);
-                    match self.deliver_all(&mut **opened).await {
+                    let delivered = match &mut parallel {
+                        Some(parallel) => self.deliver_in_parallel(&mut **opened, parallel).await,
+                        None => self.deliver_all(&mut **opened).await,
+                    };
+                    match delivered {
                         Ok(end) => return end,
                         Err(error) => {
                             if opened_at.elapsed() >= HEALTHY_AFTER {
@@ -212,195 +238,6 @@ impl<'a> Term<'a> {
         }
     }
 
-    /// Delivers what one receiver brings. `Err`: the receiver is done and the term goes on with another.
-    async fn deliver_all(
-        &mut self,
-        receiver: &mut dyn PartitionReceiver,
-    ) -> Result<TermEnd, TransportError> {
-        let shared = Arc::clone(&self.pump.shared);
-        loop {
-            let events = {
-                let taking = take(receiver, &shared.options);
-                tokio::pin!(taking);
-                loop {
-                    let error = tokio::select! {
-                        // The stop first, so that it is not put off by an endless stream.
-                        biased;
-                        reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
-                        () = self.pump.restarts.slot().asked() => return Ok(self.restarted()),
-                        error = failed(&mut self.writer) => error,
-                        events = &mut taking => break events?,
-                    };
-                    // What has been taken so far is kept.
-                    self.report(ProcessingError::Checkpoint(error)).await;
-                }
-            };
-            if events.is_empty() {
-                let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
-                if let Err(error) = idle {
-                    self.report(error).await;
-                    return Ok(TermEnd::Failed);
-                }
-            }
-            self.heard = Instant::now();
-            let mut events = VecDeque::from(events);
-            while !events.is_empty()
-                && self.pump.signal.reason().is_none()
-                && !self.pump.restarts.slot().is_asked()
-            {
-                if !self.prove(receiver, &mut events).await? {
-                    break;
-                }
-                self.hear(receiver, &mut events)?;
-                let result = match self.options().max_batch_size {
-                    Some(max) => {
-                        let size = events.len().min(max.get());
-                        self.deliver_batch(events.drain(..size).collect()).await
-                    }
-                    None => self.deliver_next(&mut events).await,
-                };
-                if let Err(error) = result {
-                    self.report(error).await;
-                    return Ok(TermEnd::Failed);
-                }
-                if let Some(writer) = &self.writer
-                    && (events.is_empty() || self.options().max_batch_size.is_some())
-                {
-                    writer.batch_ended();
-                }
-            }
-        }
-    }
-
-    /// Asks the link for news that are here already. Who was displaced learns it here and not after all that was taken.
-    fn hear(
-        &mut self,
-        receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
-    ) -> Result<(), TransportError> {
-        if self.heard.elapsed() < HEAR_EVERY {
-            return Ok(());
-        }
-        self.heard = Instant::now();
-        if let Some(news) = receiver.receive(room(events)).now_or_never() {
-            events.extend(news?);
-        }
-        Ok(())
-    }
-
-    /// Waits until the partition is known to be ours. `false`: told to stop instead.
-    async fn prove(
-        &mut self,
-        receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
-    ) -> Result<bool, TransportError> {
-        let fence = Arc::clone(&self.pump.fence);
-        if fence.lease_holds() {
-            return Ok(true);
-        }
-        let is_due = self.listened.is_none_or(|at| at.elapsed() >= LISTEN_EVERY);
-        if is_due {
-            // Whoever slept through the end of the lease may have been displaced since, and the news lies unread.
-            self.listened = Some(Instant::now());
-            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(room(events))).await;
-            self.heard = Instant::now();
-            if let Ok(more) = news {
-                events.extend(more?);
-            }
-        }
-        fence.link_is_up(receiver.silence());
-        if fence.holds() {
-            return Ok(true);
-        }
-        self.report(ProcessingError::OwnershipUnproven).await;
-        loop {
-            let news = tokio::select! {
-                biased;
-                _ = self.pump.signal.stopped() => return Ok(false),
-                // What is here already bounds what is taken: nothing more is, but a failed link is noticed.
-                news = receiver.receive(MAX_TAKEN), if events.len() < MAX_TAKEN => Some(news?),
-                () = tokio::time::sleep(PROVE_EVERY) => None,
-            };
-            events.extend(news.into_iter().flatten());
-            fence.link_is_up(receiver.silence());
-            if fence.holds() {
-                let partition_id = &self.pump.partition_id;
-                tracing::info!(target: telemetry::PROCESSOR, %partition_id, "ownership is proven again");
-                return Ok(true);
-            }
-        }
-    }
-
-    async fn deliver_next(
-        &mut self,
-        events: &mut VecDeque<ReceivedEvent>,
-    ) -> Result<(), ProcessingError> {
-        if let Some(event) = events.pop_front()
-            && self.is_new(&event)
-        {
-            self.note_delivery(&event);
-            // Not in a `select!`: a stop waits for the call instead of cutting it.
-            let hook = self.handler().on_event(&self.context, event);
-            contained("on_event", hook).await?;
-            self.note_completion(1);
-        }
-        Ok(())
-    }
-
-    async fn deliver_batch(
-        &mut self,
-        mut events: Vec<ReceivedEvent>,
-    ) -> Result<(), ProcessingError> {
-        events.retain(|event| {
-            let is_new = self.is_new(event);
-            if is_new {
-                self.note_delivery(event);
-            }
-            is_new
-        });
-        if events.is_empty() {
-            return Ok(());
-        }
-        let count = events.len();
-        let hook = self.handler().on_event_batch(&self.context, events);
-        contained("on_event_batch", hook).await?;
-        self.note_completion(count);
-        Ok(())
-    }
-
-    /// Whether an event was not delivered before: within a term, positions only grow.
-    fn is_new(&self, event: &ReceivedEvent) -> bool {
-        let sequence_number = event.sequence_number();
-        let is_new = self
-            .delivered
-            .as_ref()
-            .is_none_or(|last| sequence_number > last.sequence_number);
-        if !is_new {
-            let partition_id = &self.pump.partition_id;
-            tracing::warn!(
-                target: telemetry::PROCESSOR,
-                %partition_id, sequence_number,
-                "dropped an event that was delivered before"
-            );
-        }
-        is_new
-    }
-
-    fn note_delivery(&mut self, event: &ReceivedEvent) {
-        self.context.note_delivery(event);
-        self.delivered = Some(Place {
-            sequence_number: event.sequence_number(),
-            offset: event.offset().clone(),
-        });
-    }
-
-    /// Notes that the hook has returned `Ok` for the last `count` events delivered.
-    fn note_completion(&self, count: usize) {
-        if let (Some(writer), Some(last)) = (&self.writer, &self.delivered) {
-            writer.completed(last.clone(), u64::try_from(count).unwrap_or(u64::MAX));
-        }
-    }
-
     /// Writes the last checkpoint, while the partition is ours and before anybody is told that it is free.
     async fn finish_writing(&mut self, reason: CloseReason) {
         let Some(writer) = self.writer.take() else {
@@ -427,7 +264,7 @@ impl<'a> Term<'a> {
         Ok(())
     }
 
-    fn restarted(&self) -> TermEnd {
+    pub(super) fn restarted(&self) -> TermEnd {
         TermEnd::Restarted {
             in_vain: self.delivered.is_none(),
         }
@@ -443,45 +280,6 @@ impl<'a> Term<'a> {
 
     pub(super) async fn report(&self, error: ProcessingError) {
         report(self.handler(), Some(&self.context), &error).await;
-    }
-}
-
-/// Waits for the next events; none, if there were none for `max_wait_time`.
-///
-/// CANCEL: events of a batch that is still filling are lost to the receiver, but none was delivered, so whoever opens
-/// the next one starts before them.
-async fn take(
-    receiver: &mut dyn PartitionReceiver,
-    options: &ProcessorOptions,
-) -> Result<Vec<ReceivedEvent>, TransportError> {
-    let max = options.max_batch_size.map_or(MAX_TAKEN, NonZeroUsize::get);
-    let Some(max_wait_time) = options.max_wait_time else {
-        return receiver.receive(max).await;
-    };
-    let deadline = Instant::now() + max_wait_time;
-    let mut events = Vec::new();
-    while let Ok(more) =
-        tokio::time::timeout_at(deadline, receiver.receive(max - events.len())).await
-    {
-        events.extend(more?);
-        if options.max_batch_size.is_none() || events.len() >= max {
-            break;
-        }
-    }
-    Ok(events)
-}
-
-/// How many events to take when what matters is whether the link still stands. Whoever holds many takes one more at
-/// most: between two questions one is handed out at least, so they do not pile up, and no link goes unasked.
-fn room(held: &VecDeque<ReceivedEvent>) -> usize {
-    if held.len() > MAX_TAKEN { 1 } else { MAX_TAKEN }
-}
-
-/// The next checkpoint that a policy asked for and that failed.
-async fn failed(writer: &mut Option<Writer>) -> CheckpointError {
-    match writer {
-        Some(writer) => writer.failed().await,
-        None => std::future::pending().await,
     }
 }
 

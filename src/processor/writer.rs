@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::PartitionContext;
-use super::progress::{Cadence, Next, Place, Progress};
+use super::progress::{Next, Place, Progress};
 use super::pump::Shared;
 use crate::error::CheckpointError;
 use crate::retry::Backoff;
@@ -19,13 +19,14 @@ use crate::telemetry;
 /// each write is conditional.
 #[derive(Debug)]
 pub(super) struct Writer {
-    state: Arc<State>,
+    state: Arc<SharedProgress>,
     errors: mpsc::Receiver<CheckpointError>,
     task: AbortOnDropHandle<()>,
 }
 
+/// What a writer and those who tell it of progress share.
 #[derive(Debug)]
-struct State {
+pub(super) struct SharedProgress {
     progress: Mutex<Progress>,
     /// The progress may have made a write due.
     changed: Notify,
@@ -37,18 +38,11 @@ struct State {
 const PENDING_ERRORS: usize = 8;
 
 impl Writer {
-    /// `is_due`: the first event is to be written at once.
     pub(super) fn new(
         shared: Arc<Shared>,
         context: PartitionContext,
-        cadence: Cadence,
-        is_due: bool,
+        state: Arc<SharedProgress>,
     ) -> Self {
-        let state = Arc::new(State {
-            progress: Mutex::new(Progress::new(cadence, is_due)),
-            changed: Notify::new(),
-            finishing: CancellationToken::new(),
-        });
         let (sender, errors) = mpsc::channel(PENDING_ERRORS);
         let writing = write(Arc::clone(&state), shared, context, sender);
         Self {
@@ -95,7 +89,22 @@ impl Writer {
     }
 }
 
-impl State {
+impl SharedProgress {
+    pub(super) fn new(progress: Progress) -> Arc<Self> {
+        Arc::new(Self {
+            progress: Mutex::new(progress),
+            changed: Notify::new(),
+            finishing: CancellationToken::new(),
+        })
+    }
+
+    /// Asks for a checkpoint as soon as everything up to `place` is done.
+    pub(super) fn wish(&self, place: Place) {
+        if self.progress().wish(place) {
+            self.changed.notify_one();
+        }
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         // A panic cannot leave the progress half changed.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
@@ -103,7 +112,7 @@ impl State {
 }
 
 async fn write(
-    state: Arc<State>,
+    state: Arc<SharedProgress>,
     shared: Arc<Shared>,
     context: PartitionContext,
     errors: mpsc::Sender<CheckpointError>,

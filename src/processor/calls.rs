@@ -1,0 +1,199 @@
+//! Calling the handler with events, and what follows when it fails.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use super::PartitionContext;
+use super::failure::FailureAction;
+use super::fence::Fence;
+use super::handler::CloseReason;
+use super::pump::Shared;
+use super::report::{contained, report};
+use super::restart::RestartSlot;
+use super::signal::StopSignal;
+use super::term::TermEnd;
+use crate::dead_letter::DeadLetter;
+use crate::error::{BoxError, ProcessingError};
+use crate::model::ReceivedEvent;
+use crate::retry::Backoff;
+use crate::telemetry;
+
+/// How often a retry that waits for a proof of ownership looks for one.
+const PROVE_EVERY: Duration = Duration::from_millis(500);
+
+/// What one call of a hook is about.
+#[derive(Debug)]
+pub(super) enum Work {
+    Event(ReceivedEvent),
+    Batch(Vec<ReceivedEvent>),
+}
+
+impl Work {
+    pub(super) fn events(&self) -> &[ReceivedEvent] {
+        match self {
+            Self::Event(event) => std::slice::from_ref(event),
+            Self::Batch(events) => events,
+        }
+    }
+}
+
+/// What became of work that had failed.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// It counts as done.
+    Done,
+    /// It is not done, and the term ends.
+    Ended(TermEnd),
+}
+
+/// Calls the hooks of one term.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: PartitionContext,
+    pub(super) signal: StopSignal,
+    pub(super) fence: Arc<Fence>,
+    pub(super) slot: Arc<RestartSlot>,
+    /// Cancelled when the term has to end: nothing is tried again.
+    pub(super) ending: CancellationToken,
+}
+
+impl Caller {
+    /// Calls the hook once.
+    ///
+    /// CANCEL: not to be dropped before it is done; a stop waits for the call instead of cutting it.
+    pub(super) async fn call(&self, work: &Work) -> Result<(), ProcessingError> {
+        let handler = &*self.shared.handler;
+        match work {
+            Work::Event(event) => {
+                contained("on_event", handler.on_event(&self.context, event.clone())).await
+            }
+            Work::Batch(events) => {
+                let hook = handler.on_event_batch(&self.context, events.clone());
+                contained("on_event_batch", hook).await
+            }
+        }
+    }
+
+    /// Does what policy and error ask for, until the work is done or the term has to end.
+    ///
+    /// CANCEL: as [`call`](Self::call).
+    pub(super) async fn settle(&self, work: &Work, mut error: ProcessingError) -> Settled {
+        let options = &self.shared.options;
+        let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
+        let mut failures = 1;
+        loop {
+            self.report(&error).await;
+            match options.failure_policy.action(&error, failures) {
+                FailureAction::Restart => return Settled::Ended(TermEnd::Failed),
+                FailureAction::Retry => {
+                    if let Err(end) = self.wait(&mut backoff).await {
+                        return Settled::Ended(end);
+                    }
+                    match self.call(work).await {
+                        Ok(()) => return Settled::Done,
+                        Err(next) => error = next,
+                    }
+                    failures += 1;
+                }
+                FailureAction::Skip => {
+                    for event in work.events() {
+                        let sequence_number = event.sequence_number();
+                        self.report(&ProcessingError::Skipped { sequence_number })
+                            .await;
+                    }
+                    return Settled::Done;
+                }
+                FailureAction::DeadLetter => {
+                    return match self.bury(work.events(), &error, failures).await {
+                        Ok(()) => Settled::Done,
+                        Err(end) => Settled::Ended(end),
+                    };
+                }
+                FailureAction::StopPartition => {
+                    self.slot.pause();
+                    self.report(&ProcessingError::PartitionStopped).await;
+                    return Settled::Ended(TermEnd::Failed);
+                }
+                FailureAction::StopProcessor => {
+                    let partition_id = self.context.partition_id().clone();
+                    self.shared.halt.because(partition_id, error);
+                    return Settled::Ended(TermEnd::Closed(CloseReason::Shutdown));
+                }
+            }
+        }
+    }
+
+    /// Stores all events as dead letters, however long it takes.
+    async fn bury(
+        &self,
+        events: &[ReceivedEvent],
+        error: &ProcessingError,
+        attempts: u32,
+    ) -> Result<(), TermEnd> {
+        let options = &self.shared.options;
+        for event in events {
+            let letter = DeadLetter {
+                scope: self.shared.scope.clone(),
+                partition_id: self.context.partition_id().clone(),
+                owner_id: self.shared.owner_id.clone(),
+                event: event.clone(),
+                reason: telemetry::chain(error).to_string(),
+                attempts,
+                failed_at: SystemTime::now(),
+            };
+            let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
+            while let Err(error) = self.store(&letter).await {
+                self.report(&ProcessingError::DeadLetter(error)).await;
+                self.wait(&mut backoff).await?;
+            }
+            tracing::warn!(
+                target: telemetry::PROCESSOR,
+                partition_id = %letter.partition_id, sequence_number = event.sequence_number(),
+                "an event became a dead letter"
+            );
+        }
+        Ok(())
+    }
+
+    async fn store(&self, letter: &DeadLetter) -> Result<(), BoxError> {
+        match &self.shared.dead_letters {
+            Some(sink) => {
+                let stored = async { sink.store(letter).await };
+                match contained("store", stored).await {
+                    Ok(()) => Ok(()),
+                    Err(ProcessingError::Handler { source, .. }) => Err(source),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            // Only an error of the handler's can ask for it then; `build` refuses the policy.
+            None => Err("no dead letter sink is set".into()),
+        }
+    }
+
+    /// Waits before a retry, and until the partition is known to be ours. `Err`: the term ends instead.
+    async fn wait(&self, backoff: &mut Backoff) -> Result<(), TermEnd> {
+        let mut delay = self.shared.draw(|rng| backoff.next_delay(rng));
+        loop {
+            tokio::select! {
+                biased;
+                reason = self.signal.stopped() => return Err(TermEnd::Closed(reason)),
+                () = self.ending.cancelled() => {
+                    return Err(TermEnd::Closed(CloseReason::OwnershipLost));
+                }
+                () = self.slot.asked() => return Err(TermEnd::Restarted { in_vain: false }),
+                () = tokio::time::sleep(delay) => {}
+            }
+            if self.fence.holds() {
+                return Ok(());
+            }
+            delay = PROVE_EVERY;
+        }
+    }
+
+    async fn report(&self, error: &ProcessingError) {
+        report(&*self.shared.handler, Some(&self.context), error).await;
+    }
+}

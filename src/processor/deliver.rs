@@ -1,0 +1,305 @@
+//! Handing the events of one receiver to the application.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+
+use super::calls::{Settled, Work};
+use super::options::ProcessorOptions;
+use super::progress::Place;
+use super::report::contained;
+use super::term::{Term, TermEnd};
+use super::writer::Writer;
+use crate::error::{CheckpointError, ProcessingError, TransportError};
+use crate::model::ReceivedEvent;
+use crate::telemetry;
+use crate::transport::PartitionReceiver;
+
+/// Most events taken from the receiver at once: enough to make its cost per event vanish, little enough that a stop
+/// or a loss is seen soon.
+pub(super) const MAX_TAKEN: usize = 128;
+
+/// How often the link is asked for news between two events: who was displaced hands out nothing it took before.
+pub(super) const HEAR_EVERY: Duration = Duration::from_millis(100);
+
+/// While the lease does not hold, the link is asked for news this often and this long before the handler is called.
+const LISTEN_EVERY: Duration = Duration::from_secs(5);
+const LISTEN_FOR: Duration = Duration::from_millis(50);
+
+/// How often a paused term looks for a proof.
+const PROVE_EVERY: Duration = Duration::from_millis(500);
+
+impl Term<'_> {
+    /// Delivers what one receiver brings. `Err`: the receiver is done and the term goes on with another.
+    pub(super) async fn deliver_all(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+    ) -> Result<TermEnd, TransportError> {
+        let shared = Arc::clone(&self.pump.shared);
+        loop {
+            let events = {
+                let taking = take(receiver, &shared.options);
+                tokio::pin!(taking);
+                loop {
+                    let error = tokio::select! {
+                        // The stop first, so that it is not put off by an endless stream.
+                        biased;
+                        reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
+                        () = self.pump.restarts.slot().asked() => return Ok(self.restarted()),
+                        error = failed(&mut self.writer) => error,
+                        events = &mut taking => break events?,
+                    };
+                    // What has been taken so far is kept.
+                    self.report(ProcessingError::Checkpoint(error)).await;
+                }
+            };
+            if events.is_empty() {
+                let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
+                if let Err(error) = idle {
+                    self.report(error).await;
+                    return Ok(TermEnd::Failed);
+                }
+            }
+            self.heard = Instant::now();
+            let mut events = VecDeque::from(events);
+            while !events.is_empty()
+                && self.pump.signal.reason().is_none()
+                && !self.pump.restarts.slot().is_asked()
+            {
+                if !self.go_ahead(receiver, &mut events).await? {
+                    break;
+                }
+                self.hear(receiver, &mut events)?;
+                let Some(work) = self.next_work(&mut events) else {
+                    continue;
+                };
+                if let Some(end) = self.process(receiver, &mut events, &work).await? {
+                    return Ok(end);
+                }
+                if let Some(writer) = &self.writer
+                    && (events.is_empty() || self.options().max_batch_size.is_some())
+                {
+                    writer.batch_ended();
+                }
+            }
+        }
+    }
+
+    /// Takes what the next call of a hook is about. `None`: it was delivered before.
+    fn next_work(&mut self, events: &mut VecDeque<ReceivedEvent>) -> Option<Work> {
+        let Some(max) = self.options().max_batch_size else {
+            let event = events.pop_front()?;
+            return self.note_delivery(&event).then_some(Work::Event(event));
+        };
+        let size = events.len().min(max.get());
+        let mut batch: Vec<_> = events.drain(..size).collect();
+        batch.retain(|event| self.note_delivery(event));
+        (!batch.is_empty()).then_some(Work::Batch(batch))
+    }
+
+    /// Calls the hook and does what follows. `Some`: the term ends.
+    async fn process(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+        work: &Work,
+    ) -> Result<Option<TermEnd>, TransportError> {
+        let caller = Arc::clone(&self.caller);
+        // Not in a `select!`: a stop waits for the call instead of cutting it.
+        let (settled, broken) = match caller.call(work).await {
+            Ok(()) => (Settled::Done, None),
+            Err(error) => self.settle(receiver, events, work, error).await,
+        };
+        match (settled, broken) {
+            (Settled::Done, broken) => {
+                self.note_completion(work.events().len());
+                broken.map_or(Ok(None), Err)
+            }
+            (Settled::Ended(_), Some(error)) if error.is_ownership_lost() => Err(error),
+            (Settled::Ended(end), _) => Ok(Some(end)),
+        }
+    }
+
+    /// Settles work that failed, which may take long, while the link is asked for news. Also returns what broke the
+    /// link meanwhile: the term may not open another before the work is done, because that one would start after it.
+    async fn settle(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+        work: &Work,
+        error: ProcessingError,
+    ) -> (Settled, Option<TransportError>) {
+        let caller = Arc::clone(&self.caller);
+        let settling = caller.settle(work, error);
+        tokio::pin!(settling);
+        let mut broken = None;
+        loop {
+            tokio::select! {
+                biased;
+                settled = &mut settling => return (settled, broken),
+                () = tokio::time::sleep(HEAR_EVERY), if broken.is_none() => {
+                    match self.hear(receiver, events) {
+                        Ok(()) => self.pump.fence.link_is_up(receiver.silence()),
+                        Err(error) => {
+                            self.pump.fence.link_is_down();
+                            if error.is_ownership_lost() {
+                                caller.ending.cancel();
+                            }
+                            broken = Some(error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the partition is not paused and known to be ours. `false`: told to stop instead.
+    async fn go_ahead(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<bool, TransportError> {
+        let slot = Arc::clone(self.pump.restarts.slot());
+        while slot.is_paused() {
+            tokio::select! {
+                biased;
+                _ = self.pump.signal.stopped() => return Ok(false),
+                () = slot.asked() => return Ok(false),
+                () = slot.resumed() => {}
+                () = tokio::time::sleep(HEAR_EVERY) => {
+                    self.hear(receiver, events)?;
+                    self.pump.fence.link_is_up(receiver.silence());
+                }
+            }
+        }
+        self.prove(receiver, events).await
+    }
+
+    /// Asks the link for news that are here already. Who was displaced learns it here and not after all that was taken.
+    fn hear(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<(), TransportError> {
+        if self.heard.elapsed() < HEAR_EVERY {
+            return Ok(());
+        }
+        self.heard = Instant::now();
+        if let Some(news) = receiver.receive(room(events)).now_or_never() {
+            events.extend(news?);
+        }
+        Ok(())
+    }
+
+    /// Waits until the partition is known to be ours. `false`: told to stop instead.
+    pub(super) async fn prove(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<bool, TransportError> {
+        let fence = Arc::clone(&self.pump.fence);
+        if fence.lease_holds() {
+            return Ok(true);
+        }
+        let is_due = self.listened.is_none_or(|at| at.elapsed() >= LISTEN_EVERY);
+        if is_due {
+            // Whoever slept through the end of the lease may have been displaced since, and the news lies unread.
+            self.listened = Some(Instant::now());
+            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(room(events))).await;
+            self.heard = Instant::now();
+            if let Ok(more) = news {
+                events.extend(more?);
+            }
+        }
+        fence.link_is_up(receiver.silence());
+        if fence.holds() {
+            return Ok(true);
+        }
+        self.report(ProcessingError::OwnershipUnproven).await;
+        loop {
+            let news = tokio::select! {
+                biased;
+                _ = self.pump.signal.stopped() => return Ok(false),
+                // What is here already bounds what is taken: nothing more is, but a failed link is noticed.
+                news = receiver.receive(MAX_TAKEN), if events.len() < MAX_TAKEN => Some(news?),
+                () = tokio::time::sleep(PROVE_EVERY) => None,
+            };
+            events.extend(news.into_iter().flatten());
+            fence.link_is_up(receiver.silence());
+            if fence.holds() {
+                let partition_id = &self.pump.partition_id;
+                tracing::info!(target: telemetry::PROCESSOR, %partition_id, "ownership is proven again");
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Notes that an event goes to the application. `false`: it did before; within a term, positions only grow.
+    pub(super) fn note_delivery(&mut self, event: &ReceivedEvent) -> bool {
+        let sequence_number = event.sequence_number();
+        if let Some(last) = &self.delivered
+            && sequence_number <= last.sequence_number
+        {
+            let partition_id = &self.pump.partition_id;
+            tracing::warn!(
+                target: telemetry::PROCESSOR,
+                %partition_id, sequence_number,
+                "dropped an event that was delivered before"
+            );
+            return false;
+        }
+        self.context.note_delivery(event);
+        self.delivered = Some(Place::of(event));
+        true
+    }
+
+    /// Notes that the last `count` events delivered are done.
+    fn note_completion(&self, count: usize) {
+        if let (Some(writer), Some(last)) = (&self.writer, &self.delivered) {
+            writer.completed(last.clone(), u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Waits for the next events; none, if there were none for `max_wait_time`.
+///
+/// CANCEL: events of a batch that is still filling are lost to the receiver, but none was delivered, so whoever opens
+/// the next one starts before them.
+async fn take(
+    receiver: &mut dyn PartitionReceiver,
+    options: &ProcessorOptions,
+) -> Result<Vec<ReceivedEvent>, TransportError> {
+    let max = options.max_batch_size.map_or(MAX_TAKEN, NonZeroUsize::get);
+    let Some(max_wait_time) = options.max_wait_time else {
+        return receiver.receive(max).await;
+    };
+    let deadline = Instant::now() + max_wait_time;
+    let mut events = Vec::new();
+    while let Ok(more) =
+        tokio::time::timeout_at(deadline, receiver.receive(max - events.len())).await
+    {
+        events.extend(more?);
+        if options.max_batch_size.is_none() || events.len() >= max {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+/// How many events to take when what matters is whether the link still stands. Whoever holds many takes one more at
+/// most: between two questions one is handed out at least, so they do not pile up, and no link goes unasked.
+fn room(held: &VecDeque<ReceivedEvent>) -> usize {
+    if held.len() > MAX_TAKEN { 1 } else { MAX_TAKEN }
+}
+
+/// The next checkpoint that a policy asked for and that failed.
+pub(super) async fn failed(writer: &mut Option<Writer>) -> CheckpointError {
+    match writer {
+        Some(writer) => writer.failed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,207 @@
+//! Several events of one partition at a time, in order within a key.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::calls::{Settled, Work};
+use super::deliver::{HEAR_EVERY, MAX_TAKEN, failed};
+use super::report::contained;
+use super::term::{Term, TermEnd};
+use super::window::{Limits, Ticket, Window};
+use crate::error::{ProcessingError, TransportError};
+use crate::model::ReceivedEvent;
+use crate::telemetry;
+use crate::transport::PartitionReceiver;
+
+/// What events are ordered by: a number for each key. Two keys with one number are only slower.
+#[derive(Clone)]
+pub(super) struct OrderingKey(Arc<dyn Fn(&ReceivedEvent) -> Option<u64> + Send + Sync>);
+
+impl OrderingKey {
+    pub(super) fn by<K: Hash>(
+        key: impl Fn(&ReceivedEvent) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        let hasher = RandomState::new();
+        Self(Arc::new(move |event| {
+            key(event).map(|key| hasher.hash_one(key))
+        }))
+    }
+}
+
+impl Default for OrderingKey {
+    fn default() -> Self {
+        let hasher = RandomState::new();
+        Self(Arc::new(move |event| {
+            event.partition_key().map(|key| hasher.hash_one(key))
+        }))
+    }
+}
+
+impl fmt::Debug for OrderingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OrderingKey")
+    }
+}
+
+/// The events of a term that are being processed beside each other. Dropping it cuts them.
+#[derive(Debug)]
+pub(super) struct Parallel {
+    window: Window,
+    calls: JoinSet<(Ticket, Settled)>,
+    key: OrderingKey,
+}
+
+impl Parallel {
+    pub(super) fn new(limits: Limits, key: OrderingKey) -> Self {
+        Self {
+            window: Window::new(limits),
+            calls: JoinSet::new(),
+            key,
+        }
+    }
+}
+
+impl Term<'_> {
+    /// Processes what one receiver brings. `Err`: the receiver is done; what it brought goes on, and the term with
+    /// another.
+    pub(super) async fn deliver_in_parallel(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        parallel: &mut Parallel,
+    ) -> Result<TermEnd, TransportError> {
+        let mut last_event = Instant::now();
+        loop {
+            let slot = Arc::clone(self.pump.restarts.slot());
+            let is_paused = slot.is_paused();
+            if !is_paused {
+                let mut news = VecDeque::new();
+                let is_proven = self.prove(receiver, &mut news).await?;
+                self.take_up(parallel, news);
+                if is_proven {
+                    self.start_calls(parallel);
+                }
+            }
+            let room = if is_paused {
+                0
+            } else {
+                parallel.window.room().min(MAX_TAKEN)
+            };
+            let idle_at = match self.options().max_wait_time {
+                Some(wait) if parallel.window.is_empty() && !is_paused => Some(last_event + wait),
+                _ => None,
+            };
+            tokio::select! {
+                // The stop first, so that it is not put off by an endless stream.
+                biased;
+                reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
+                () = slot.asked() => return Ok(self.restarted()),
+                () = slot.resumed(), if is_paused => {}
+                error = failed(&mut self.writer) => {
+                    self.report(ProcessingError::Checkpoint(error)).await;
+                }
+                Some(ended) = parallel.calls.join_next() => {
+                    let mut ended = Some(ended);
+                    while let Some(call) = ended {
+                        if let Some(end) = self.call_ended(parallel, call) {
+                            return Ok(end);
+                        }
+                        ended = parallel.calls.try_join_next();
+                    }
+                }
+                events = receiver.receive(room), if room > 0 => {
+                    last_event = Instant::now();
+                    self.take_up(parallel, events?.into());
+                }
+                // Who has no room asks all the same whether the link still stands, and takes one event at most.
+                () = tokio::time::sleep(HEAR_EVERY), if room == 0 => {
+                    if let Some(events) = receiver.receive(1).now_or_never() {
+                        self.take_up(parallel, events?.into());
+                    }
+                }
+                () = sleep_until(idle_at), if idle_at.is_some() => {
+                    let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
+                    if let Err(error) = idle {
+                        self.report(error).await;
+                        return Ok(TermEnd::Failed);
+                    }
+                    last_event = Instant::now();
+                }
+            }
+            self.pump.fence.link_is_up(receiver.silence());
+        }
+    }
+
+    fn take_up(&mut self, parallel: &mut Parallel, events: VecDeque<ReceivedEvent>) {
+        for event in events {
+            if self.note_delivery(&event) {
+                let key = (parallel.key.0)(&event);
+                let bytes = event.body().len();
+                parallel.window.push(event, bytes, key);
+            }
+        }
+    }
+
+    fn start_calls(&self, parallel: &mut Parallel) {
+        while let Some((ticket, event)) = parallel.window.start() {
+            let caller = Arc::clone(&self.caller);
+            parallel.calls.spawn(async move {
+                let work = Work::Event(event);
+                let settled = match caller.call(&work).await {
+                    Ok(()) => Settled::Done,
+                    Err(error) => caller.settle(&work, error).await,
+                };
+                (ticket, settled)
+            });
+        }
+    }
+
+    /// `Some`: the term has to end.
+    fn call_ended(
+        &self,
+        parallel: &mut Parallel,
+        ended: Result<(Ticket, Settled), JoinError>,
+    ) -> Option<TermEnd> {
+        match ended {
+            Ok((ticket, Settled::Done)) => {
+                let prefix = parallel.window.finish(ticket);
+                if let (Some(writer), Some((place, events))) = (&self.writer, prefix) {
+                    writer.completed(place, events);
+                    if parallel.window.is_empty() {
+                        writer.batch_ended();
+                    }
+                }
+                None
+            }
+            Ok((_, Settled::Ended(end))) => Some(end),
+            Err(error) => {
+                tracing::error!(
+                    target: telemetry::PROCESSOR,
+                    partition_id = %self.pump.partition_id, is_panic = error.is_panic(),
+                    "a call of the handler ended out of turn; the partition starts again"
+                );
+                Some(TermEnd::Failed)
+            }
+        }
+    }
+
+    /// Waits for the calls that are running; none is started. What they complete still counts.
+    pub(super) async fn drain(&mut self, parallel: &mut Parallel) {
+        self.caller.ending.cancel();
+        while let Some(ended) = parallel.calls.join_next().await {
+            self.call_ended(parallel, ended);
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

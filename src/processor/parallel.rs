@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::calls::{Settled, Work};
 use super::deliver::{HEAR_EVERY, MAX_TAKEN, failed};
+use super::handler::CloseReason;
 use super::report::contained;
 use super::term::{Term, TermEnd};
 use super::window::{Limits, Ticket, Window};
@@ -190,10 +191,19 @@ impl Term<'_> {
         }
     }
 
-    /// Waits for the calls that are running; none is started. What they complete still counts.
-    pub(super) async fn drain(&mut self, parallel: &mut Parallel) {
+    /// Waits for the calls that are running. What they complete still counts. Before a partition is passed on, the gaps
+    /// between them are filled, too.
+    pub(super) async fn drain(&mut self, parallel: &mut Parallel, end: &TermEnd) {
         self.caller.ending.cancel();
-        while let Some(ended) = parallel.calls.join_next().await {
+        parallel.window.close();
+        let is_passed_on = matches!(end, TermEnd::Closed(CloseReason::Shutdown));
+        loop {
+            if is_passed_on && self.pump.fence.holds() {
+                self.start_calls(parallel);
+            }
+            let Some(ended) = parallel.calls.join_next().await else {
+                return;
+            };
             self.call_ended(parallel, ended);
         }
     }

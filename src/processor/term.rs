@@ -125,7 +125,7 @@ impl<'a> Term<'a> {
             Err(end) => end,
         };
         if let Some(parallel) = &mut parallel {
-            self.drain(parallel).await;
+            self.drain(parallel, &end).await;
         }
         if matches!(end, TermEnd::Failed) && self.pump.restarts.slot().is_asked() {
             end = self.restarted();

@@ -35,6 +35,10 @@ pub(super) struct Window {
     ready: VecDeque<u64>,
     running: usize,
     bytes: usize,
+    /// The last ticket handed out so far.
+    last_started: Option<u64>,
+    /// Nothing after `last_started` is handed out any more.
+    is_closing: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,8 @@ impl Window {
             ready: VecDeque::new(),
             running: 0,
             bytes: 0,
+            last_started: None,
+            is_closing: false,
         }
     }
 
@@ -100,10 +106,20 @@ impl Window {
         if self.running >= self.limits.running {
             return None;
         }
-        let ticket = self.ready.pop_front()?;
+        let mut ticket = self.ready.pop_front()?;
+        while self.is_closing && Some(ticket) > self.last_started {
+            ticket = self.ready.pop_front()?;
+        }
         let event = self.slot(ticket)?.event.take()?;
         self.running += 1;
+        self.last_started = self.last_started.max(Some(ticket));
         Some((Ticket(ticket), event))
+    }
+
+    /// From now on hands out only what fills the gaps: then everything that was started is part of the completed prefix,
+    /// and whoever goes on after it repeats nothing.
+    pub(super) fn close(&mut self) {
+        self.is_closing = true;
     }
 
     /// Notes that an event is done. Returns the last event of the completed prefix and by how many it grew, if it did.
@@ -201,6 +217,26 @@ mod tests {
         };
         assert_eq!(prefix(window.finish(ticket)), Some((4, 4)));
         assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_closes_fills_its_gaps_and_starts_nothing_else() {
+        let mut window = Window::new(ROOMY);
+        for (number, key) in [(0, 1), (1, 1), (2, 2), (3, 1), (4, 2)] {
+            window.push(event(number), 1, Some(key));
+        }
+        let [(first, 0), (second, 2)] = started(&mut window)[..] else {
+            panic!("one of each key")
+        };
+        window.close();
+        assert_eq!(window.finish(second), None);
+        assert!(started(&mut window).is_empty(), "4 comes after 2");
+        assert_eq!(prefix(window.finish(first)), Some((0, 1)));
+        let [(gap, 1)] = started(&mut window)[..] else {
+            panic!("1 comes before 2")
+        };
+        assert_eq!(prefix(window.finish(gap)), Some((2, 2)));
+        assert!(started(&mut window).is_empty());
     }
 
     #[test]

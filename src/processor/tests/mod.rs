@@ -2,9 +2,11 @@
 
 mod balancing;
 mod checkpoints;
+mod failures;
 mod figures;
 mod handing_over;
 mod joining;
+mod parallel;
 mod policies;
 mod proofs;
 mod restarts;

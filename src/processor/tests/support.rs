@@ -19,7 +19,7 @@ use crate::model::{
     Checkpoint, ETag, EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent,
 };
 use crate::processor::{
-    CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
+    CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, FailureAction, HandlerResult,
     PartitionContext,
 };
 use crate::transport::fake::FakeEventHub;
@@ -62,6 +62,8 @@ struct Shared {
 pub(super) enum Act {
     /// Fails this many times.
     Fail(usize),
+    /// Fails once, and says what is to be done about it.
+    FailWith(FailureAction),
     /// Panics once.
     Panic,
     /// Never returns.
@@ -144,7 +146,7 @@ impl Recorder {
             Act::Fail(times) => {
                 acts.insert(key, Act::Fail(times - 1));
             }
-            Act::Panic | Act::Hang | Act::Seek(_) => {}
+            Act::FailWith(_) | Act::Panic | Act::Hang | Act::Seek(_) => {}
         }
         Some(act)
     }
@@ -174,6 +176,7 @@ impl EventHandler for Recorder {
         match self.next_act(&partition, event.sequence_number()) {
             None => {}
             Some(Act::Fail(_)) => return Err("on request".into()),
+            Some(Act::FailWith(action)) => return Err(action.because("on request")),
             Some(Act::Panic) => panic!("on request"),
             Some(Act::Hang) => std::future::pending().await,
             Some(Act::Seek(number)) => {

@@ -25,6 +25,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("credential", &["error", "model"]),
+    (
+        "dead_letter",
+        &[
+            "checkpoint",
+            "credential",
+            "error",
+            "model",
+            "telemetry",
+            "transport",
+        ],
+    ),
     ("error", &["model"]),
     ("fuzz", &["checkpoint", "credential", "transport"]),
     ("model", &[]),
@@ -33,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "balance",
             "checkpoint",
+            "dead_letter",
             "error",
             "model",
             "retry",

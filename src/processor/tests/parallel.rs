@@ -345,7 +345,7 @@ async fn a_link_that_breaks_loses_nothing_and_repeats_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rolling_restart_repeats_nothing() {
-    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
     let log = Log::default();
     let start = |name: &str| {
         at_once(kin_builder(&hub, &store, name), 6)
@@ -357,12 +357,15 @@ async fn a_rolling_restart_repeats_nothing() {
     let mut members = vec![start("a"), start("b")];
     let mut sent = 0;
     for round in 0..600 {
-        for partition in ["0", "1"] {
-            hub.send(partition, format!("{}:{}", round % 5, 20 + round % 90));
-            sent += 1;
+        for partition in ["0", "1", "2", "3"] {
+            // Two of a slow key, then a quick one, which is done before the second slow one begins.
+            for body in ["slow:40", "slow:40", "quick:1"] {
+                hub.send(partition, body);
+                sent += 1;
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if round % 200 == 100 {
+        if round % 100 == 50 {
             members.push(start(&format!("new{round}")));
             let old = members.remove(0);
             tokio::spawn(old.shutdown());

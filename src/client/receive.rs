@@ -111,6 +111,27 @@ impl Receive {
         self
     }
 
+    /// Sets anything else of the processor that receives: concurrency, failure policy, dead letters, …
+    ///
+    /// ```
+    /// # use std::num::NonZeroUsize;
+    /// # use eventhubs_processor::{EventHubConsumerClient, FailureAction, FailurePolicy, Receive};
+    /// # fn more(receive: Receive) -> Receive {
+    /// receive.with_processor(|processor| {
+    ///     processor
+    ///         .with_concurrency(NonZeroUsize::new(16).unwrap())
+    ///         .with_failure_policy(FailurePolicy::retry(3).then(FailureAction::Skip))
+    /// })
+    /// # }
+    /// ```
+    pub fn with_processor(
+        mut self,
+        change: impl FnOnce(EventProcessorBuilder) -> EventProcessorBuilder,
+    ) -> Self {
+        self.builder = change(self.builder);
+        self
+    }
+
     /// Stops gracefully when `shutdown` is cancelled, as well as by
     /// [`close`](super::EventHubConsumerClient::close).
     pub fn with_shutdown(mut self, shutdown: CancellationToken) -> Self {

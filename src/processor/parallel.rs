@@ -22,7 +22,9 @@ use crate::transport::PartitionReceiver;
 
 /// What events are ordered by: a number for each key. Two keys with one number are only slower.
 #[derive(Clone)]
-pub(super) struct OrderingKey(Arc<dyn Fn(&ReceivedEvent) -> Option<u64> + Send + Sync>);
+pub(super) struct OrderingKey(Arc<KeyFn>);
+
+type KeyFn = dyn Fn(&ReceivedEvent) -> Option<u64> + Send + Sync;
 
 impl OrderingKey {
     pub(super) fn by<K: Hash>(
@@ -193,7 +195,7 @@ impl Term<'_> {
 
     /// Waits for the calls that are running. What they complete still counts. Before a partition is passed on, the gaps
     /// between them are filled, too.
-    pub(super) async fn drain(&mut self, parallel: &mut Parallel, end: &TermEnd) {
+    pub(super) async fn drain(&self, parallel: &mut Parallel, end: &TermEnd) {
         self.caller.ending.cancel();
         parallel.window.close();
         let is_passed_on = matches!(end, TermEnd::Closed(CloseReason::Shutdown));

@@ -15,7 +15,7 @@ use crate::truth::Truth;
 const PANIC: &str = "on purpose";
 
 pub(crate) fn is_on_purpose(info: &PanicHookInfo<'_>) -> bool {
-    info.payload_as_str() == Some(PANIC)
+    info.payload().downcast_ref::<&str>() == Some(&PANIC)
 }
 
 pub(crate) struct Clumsy {
@@ -51,7 +51,7 @@ impl EventHandler for Clumsy {
             }
             50..60 => {
                 self.truth.failed(partition);
-                panic!("{PANIC}");
+                std::panic::panic_any(PANIC);
             }
             60..65 => tokio::time::sleep(Duration::from_millis(100 * delay)).await,
             65..3000 => tokio::time::sleep(Duration::from_millis(delay)).await,

@@ -98,6 +98,11 @@ impl Memory {
         self.moved.contains_key(id) && record.is_some_and(|record| snapshot.age(record) < TRANSIT)
     }
 
+    /// Whether a partition has been passed from one of our kind to another a short while ago.
+    pub(super) fn was_passed_on(&self, id: &PartitionId) -> bool {
+        self.moved.contains_key(id)
+    }
+
     /// How long to wait before the next cycle.
     pub(crate) fn next_delay(
         &mut self,

@@ -75,8 +75,8 @@ pub(crate) fn plan(
     memory: &mut Memory,
     rule: &BalanceRule,
 ) -> Plan {
-    let view = View::new(snapshot, standing, rule, memory);
     memory.note_moves(snapshot);
+    let view = View::new(snapshot, standing, rule, memory);
     memory.surprises.retain(|id, at| {
         let since = snapshot.as_of.duration_since(*at).unwrap_or_default();
         view.twins.contains(id) || (view.mine.contains(id) && since < rule.ownership_expiration)

@@ -81,6 +81,13 @@ impl View {
                 }
                 continue;
             }
+            if is_me && memory.was_passed_on(id) {
+                // Whoever had it before may write our name once more, as often as it was passed on.
+                if is_partition {
+                    view.mine.push(id.clone());
+                }
+                continue;
+            }
             if is_me && !memory.surprises.contains_key(id) {
                 // Once is an operator who touched the record, or a former owner that handed it over late.
                 if is_partition {

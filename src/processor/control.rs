@@ -40,6 +40,8 @@ pub(super) struct Control {
     pub(super) signals: BTreeMap<PartitionId, StopSignal>,
     /// What we own, at the version we last wrote.
     pub(super) owned: BTreeMap<PartitionId, ETag>,
+    /// The version before that.
+    pub(super) replaced: BTreeMap<PartitionId, ETag>,
     pub(super) fences: BTreeMap<PartitionId, Arc<Fence>>,
     /// Owned since then, but the owner before has not finished yet.
     pub(super) awaited: BTreeMap<PartitionId, (Instant, Waiting)>,
@@ -103,6 +105,7 @@ impl Control {
             pumps: JoinMap::new(),
             signals: BTreeMap::new(),
             owned: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             fences: BTreeMap::new(),
             awaited: BTreeMap::new(),
             heirs: BTreeMap::new(),
@@ -280,6 +283,7 @@ impl Control {
         self.fences
             .retain(|id, _| owned.contains_key(id) || contested.contains(id));
         self.awaited.retain(|id, _| self.owned.contains_key(id));
+        self.replaced.retain(|id, _| self.owned.contains_key(id));
         let to_read = self
             .owned
             .keys()

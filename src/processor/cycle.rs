@@ -16,7 +16,7 @@ use crate::balance::{
     self, BalanceRule, Claim, Outcome, Plan, Snapshot, Standing, Waiting, leaving_id,
     promised_suspect_time,
 };
-use crate::checkpoint::{OwnershipListing, WriteOutcome};
+use crate::checkpoint::{OwnershipListing, WriteCondition, WriteOutcome};
 use crate::error::{ProcessingError, StoreError};
 use crate::model::{ETag, PartitionId};
 use crate::telemetry;
@@ -111,13 +111,21 @@ impl Control {
     }
 
     fn snapshot(&self, listing: OwnershipListing) -> Snapshot {
+        let ownerships = listing.ownerships.into_iter().map(|mut ownership| {
+            let id = ownership.partition_id.clone();
+            // A listing that shows what we have replaced shows the past. Our own writes count, and are young.
+            if let Some(version) = self.owned.get(&id)
+                && self.replaced.get(&id) == Some(&ownership.etag)
+            {
+                ownership.owner_id = Some(self.shared.owner_id.clone());
+                ownership.etag = version.clone();
+                ownership.last_modified = None;
+            }
+            (id, ownership)
+        });
         Snapshot {
             partitions: self.partitions.clone(),
-            ownerships: listing
-                .ownerships
-                .into_iter()
-                .map(|ownership| (ownership.partition_id.clone(), ownership))
-                .collect(),
+            ownerships: ownerships.collect(),
             as_of: listing.as_of,
         }
     }
@@ -126,7 +134,9 @@ impl Control {
     fn settle_awaited(&mut self, snapshot: &Snapshot) {
         let suspect_time = self.shared.options.suspect_time();
         let store_up_for = self.store.up_since.map(|since| since.elapsed());
-        let owned = &mut self.owned;
+        let Self {
+            owned, replaced, ..
+        } = self;
         self.awaited.retain(|partition_id, (since, waiting)| {
             let record = snapshot.ownerships.get(partition_id);
             let (Some(record), Some(version)) = (record, owned.get_mut(partition_id)) else {
@@ -137,7 +147,8 @@ impl Control {
                 .as_ref()
                 .is_some_and(|owner| owner.is_same_as(&self.shared.owner_id));
             if is_ours && record.etag != *version {
-                *version = record.etag.clone();
+                let ours = std::mem::replace(version, record.etag.clone());
+                replaced.insert(partition_id.clone(), ours);
                 return false;
             }
             !waiting.is_over(snapshot, since.elapsed(), suspect_time, store_up_for)
@@ -285,11 +296,16 @@ impl Control {
                 Ok(WriteOutcome::Lost) => {
                     answered += 1;
                     outcome.lost += 1;
-                    // What we lost to may be a write of our own; the next listing tells.
-                    let id = &claim.partition_id;
-                    if !self.doubtful.contains(id) && !self.awaited.contains_key(id) {
-                        self.owned.remove(&claim.partition_id);
-                        self.contest(claim.partition_id);
+                    // What we lost to may be a write of our own, or this very one if it was sent twice; the next
+                    // listing tells.
+                    let id = claim.partition_id;
+                    if !self.awaited.contains_key(&id) {
+                        if self.doubtful.insert(id.clone()) {
+                            self.owned.remove(&id);
+                        }
+                        if !self.owned.contains_key(&id) {
+                            self.contest(id);
+                        }
                     }
                 }
                 Ok(WriteOutcome::Unknown(error)) => {
@@ -322,7 +338,7 @@ impl Control {
         let Claim {
             partition_id,
             waits_for,
-            ..
+            condition,
         } = claim;
         let options = &self.shared.options;
         let (policy, expiration) = (
@@ -335,6 +351,9 @@ impl Control {
             .or_insert_with(|| Arc::new(Fence::new(policy, Arc::clone(lease), expiration)))
             .confirm(sent);
         self.doubtful.remove(&partition_id);
+        if let WriteCondition::Matches(before) = condition {
+            self.replaced.insert(partition_id.clone(), before);
+        }
         if self.owned.insert(partition_id.clone(), etag).is_none() {
             // Whoever displaced us before read what was not ours any more.
             self.held_off.remove(&partition_id);

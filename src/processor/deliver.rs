@@ -65,6 +65,8 @@ impl Term<'_> {
                 }
             }
             self.heard = Instant::now();
+            // So that what is done with them may be checkpointed even if the lease runs out meanwhile.
+            self.pump.fence.link_is_up(receiver.silence());
             let mut events = VecDeque::from(events);
             while !events.is_empty()
                 && self.pump.signal.reason().is_none()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::partitions;
 use super::support::{Member, SUSPECT, group, id, now, seconds};
-use crate::balance::Waiting;
+use crate::balance::{Snapshot, Waiting};
 use crate::model::OwnerId;
 
 const ME: &str = "rs1-25000-me";
@@ -167,4 +167,32 @@ fn a_word_too_late_is_a_surprise_and_forgotten_after_a_while() {
         assert!(me.plan(&snapshot).keep.contains(&id(1)));
         me.held.insert(id(1), "renewed".into());
     }
+}
+
+#[test]
+fn what_was_passed_on_may_be_written_again_by_whoever_had_it_before() {
+    let mut snapshot = group(3, &[(0, ME, 0), (1, KIN, 0), (2, KIN, 0)]);
+    let mut me = Member::settled(ME, &snapshot);
+    let record = |snapshot: &mut Snapshot, owner: &str, version: &str| {
+        let record = snapshot.ownerships.get_mut(&id(1)).unwrap();
+        (record.owner_id, record.etag) = (Some(owner.into()), version.into());
+    };
+    // A claim that was sent twice, the word of the owner before, and that of the one before him.
+    for version in ["claimed", "told", "told again"] {
+        record(&mut snapshot, ME, version);
+        let plan = me.plan(&snapshot);
+        assert!(
+            plan.keep.contains(&id(1)) && plan.twins.is_empty(),
+            "{version}"
+        );
+        me.held
+            .insert(id(1), format!("{version}, renewed").as_str().into());
+        snapshot.as_of += seconds(10);
+    }
+    // Long after that it is somebody else who goes by our name.
+    snapshot.as_of += seconds(60);
+    record(&mut snapshot, ME, "once");
+    assert!(me.plan(&snapshot).twins.is_empty());
+    record(&mut snapshot, ME, "twice");
+    assert_eq!(me.plan(&snapshot).twins, [id(1)]);
 }

@@ -6,6 +6,7 @@ mod failures;
 mod figures;
 mod handing_over;
 mod joining;
+mod own_writes;
 mod parallel;
 mod policies;
 mod proofs;

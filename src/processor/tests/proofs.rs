@@ -221,6 +221,32 @@ async fn who_holds_many_events_asks_the_link_all_the_same() {
     handle.shutdown().await.unwrap();
 }
 
+/// The lease is renewed by a whisker, again and again; the link is there all the time.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_after_a_lease_that_ran_out_during_the_call_is_covered_by_the_link() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let talkative = Talkative::new(&hub);
+    let gate = Arc::new(tokio::sync::Semaphore::new(1));
+    let recorder = Recorder::new().gated(&gate);
+    let handle = talkative_builder(&talkative, &store)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0]).await;
+    // Nobody has asked the link since it was opened.
+    sleep(Duration::from_secs(100)).await;
+    hub.send("0", "x");
+    sleep(Duration::from_millis(100)).await;
+    store.fail_ownership(true);
+    sleep(Duration::from_secs(10)).await;
+    gate.add_permits(1);
+    eventually("stored", || async { stored(&store, "0").await == Some(1) }).await;
+    assert_eq!(recorder.events("0"), [0, 1]);
+    store.fail_ownership(false);
+    handle.shutdown().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_processors_with_one_name_are_told_and_do_not_fight() {
     let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());

@@ -249,6 +249,7 @@ pub(super) struct FlakyStore {
 #[derive(Debug, Default)]
 struct Faults {
     down: AtomicBool,
+    ownership_down: AtomicBool,
     /// The next checkpoint writes are applied, and the answer is lost.
     lost_answers: AtomicUsize,
     kind: Mutex<Option<StoreErrorKind>>,
@@ -323,6 +324,11 @@ impl FlakyStore {
         self.faults.down.store(kind.is_some(), Ordering::Relaxed);
     }
 
+    /// Fails whatever concerns ownership from now on, or not.
+    pub(super) fn fail_ownership(&self, fails: bool) {
+        self.faults.ownership_down.store(fails, Ordering::Relaxed);
+    }
+
     pub(super) fn lose_answers(&self, times: usize) {
         self.faults.lost_answers.store(times, Ordering::Relaxed);
     }
@@ -392,6 +398,14 @@ impl FlakyStore {
         Err(StoreError::new(kind, "on request"))
     }
 
+    fn check_ownership(&self) -> Result<(), StoreError> {
+        if self.faults.ownership_down.load(Ordering::Relaxed) {
+            let kind = StoreErrorKind::Unavailable;
+            return Err(StoreError::new(kind, "on request"));
+        }
+        self.check()
+    }
+
     fn loses_answer(&self) -> bool {
         self.faults
             .lost_answers
@@ -405,7 +419,7 @@ impl FlakyStore {
 #[async_trait]
 impl CheckpointStore for FlakyStore {
     async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
-        self.check()?;
+        self.check_ownership()?;
         self.faults.listings.fetch_add(1, Ordering::Relaxed);
         self.inner.list_ownership(scope).await
     }
@@ -417,7 +431,7 @@ impl CheckpointStore for FlakyStore {
         owner_id: Option<&OwnerId>,
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
-        self.check()?;
+        self.check_ownership()?;
         let intruder = owner_id.and_then(|_| self.faults.intruder.lock().unwrap().take());
         if let Some(intruder) = intruder {
             self.put(partition_id, &intruder).await;

@@ -15,8 +15,9 @@ pub(super) struct Takeover {
     /// Partitions whose heir was told to begin, and when.
     told: BTreeMap<Partition, Time>,
     owners: BTreeMap<Partition, Member>,
-    /// Partitions whose handler has been called and has not returned: a term does not open another link meanwhile.
-    busy: BTreeMap<Partition, Member>,
+    /// Handlers that have been called and have not returned, whoever owns the partition by now: a member does not open
+    /// another link meanwhile.
+    busy: BTreeSet<(Partition, Member)>,
     /// Partitions that their owner has begun to read: it waited long enough and need not be told.
     begun: BTreeSet<Partition>,
     at_work: BTreeSet<Member>,
@@ -44,7 +45,7 @@ impl Takeover {
             links: BTreeMap::new(),
             told: BTreeMap::new(),
             owners: BTreeMap::new(),
-            busy: BTreeMap::new(),
+            busy: BTreeSet::new(),
             begun: BTreeSet::new(),
             at_work: BTreeSet::new(),
             ours: BTreeSet::new(),
@@ -74,6 +75,9 @@ impl Takeover {
             Happening::OwnerChanged { partition, to, .. } => {
                 self.told.remove(partition);
                 self.begun.remove(partition);
+                if self.is_held_up(*partition) {
+                    self.count_from(now, *partition);
+                }
                 match to {
                     Some(to) => self.owners.insert(*partition, *to),
                     None => self.owners.remove(partition),
@@ -82,7 +86,7 @@ impl Takeover {
             Happening::HandlerStarted {
                 member, partition, ..
             } => {
-                self.busy.insert(*partition, *member);
+                self.busy.insert((*partition, *member));
             }
             Happening::HandlerDone {
                 member, partition, ..
@@ -116,8 +120,8 @@ impl Takeover {
             | Happening::Paused { member } => {
                 self.disturb(now);
                 self.at_work.remove(member);
-                self.busy.retain(|_, by| by != member);
                 if matches!(happening, Happening::Down { .. }) {
+                    self.busy.retain(|(_, by)| by != member);
                     self.ours.remove(member);
                 }
             }
@@ -154,9 +158,9 @@ impl Takeover {
                 ));
             }
         }
-        let late = self.told.iter().find(|(_, at)| {
+        let late = self.told.iter().find(|(partition, at)| {
             let is_well = self.is_fair && self.disturbed + SETTLED < **at;
-            is_well && now - **at > BEGIN
+            is_well && now - **at > BEGIN && !self.is_held_up(**partition)
         });
         if let Some((partition, at)) = late {
             let what = format!(
@@ -174,18 +178,25 @@ impl Takeover {
 
     /// Whether the owner's handler has not returned: it may hang as long as it likes, and holds up only its partition.
     fn is_held_up(&self, partition: Partition) -> bool {
-        let by = self.busy.get(&partition);
-        by.is_some() && by == self.owners.get(&partition)
+        let owner = self.owners.get(&partition);
+        owner.is_some_and(|owner| self.busy.contains(&(partition, *owner)))
     }
 
-    /// From now on somebody can read the partition again.
     fn returned(&mut self, now: Time, partition: Partition, member: Member) {
-        if self.busy.get(&partition) != Some(&member) {
-            return;
+        let was_held_up = self.is_held_up(partition);
+        self.busy.remove(&(partition, member));
+        if was_held_up {
+            self.count_from(now, partition);
         }
-        self.busy.remove(&partition);
+    }
+
+    /// Nobody was to blame for what nobody read, or began, until now.
+    fn count_from(&mut self, now: Time, partition: Partition) {
         if let Some((0, since)) = self.links.get_mut(&partition) {
             *since = now;
+        }
+        if let Some(at) = self.told.get_mut(&partition) {
+            *at = now;
         }
     }
 

@@ -30,6 +30,11 @@ pub(super) const HEAR_EVERY: Duration = Duration::from_millis(100);
 const LISTEN_EVERY: Duration = Duration::from_secs(5);
 const LISTEN_FOR: Duration = Duration::from_millis(50);
 
+/// How long the records may take before a receiver is opened without a lease, and how often that is waited for: a
+/// link that drops again and again while the store is down is not to cost as much each time.
+const LOOK_FOR: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// How often a paused term looks for a proof.
 const PROVE_EVERY: Duration = Duration::from_millis(500);
 
@@ -237,6 +242,30 @@ impl Term<'_> {
                 tracing::info!(target: telemetry::PROCESSOR, %partition_id, "ownership is proven again");
                 return Ok(true);
             }
+        }
+    }
+
+    /// To be called before a receiver is opened in place of one that failed. Without a lease somebody else may read by
+    /// right, whom it would displace: the records are looked at first, and whoever has lost the partition is told so.
+    /// If the store does not answer, the partition is read all the same.
+    pub(super) async fn look_first(&mut self) {
+        let is_recent = self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY);
+        if self.pump.fence.lease_holds() || is_recent {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        self.pump.shared.notes.look_now.notify_one();
+        let fence = Arc::clone(&self.pump.fence);
+        let confirmed = async {
+            while !fence.lease_holds() {
+                tokio::time::sleep(PROVE_EVERY).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.pump.signal.stopped() => {}
+            () = confirmed => {}
+            () = tokio::time::sleep(LOOK_FOR) => {}
         }
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Term<'a> {
     pub(super) heard: Instant,
     /// When the link was last asked for news because the lease did not hold.
     pub(super) listened: Option<Instant>,
+    /// When the records were last looked at before a receiver was opened without a lease.
+    pub(super) looked: Option<Instant>,
 }
 
 impl<'a> Term<'a> {
@@ -98,6 +100,7 @@ impl<'a> Term<'a> {
             delivered: None,
             heard: Instant::now(),
             listened: None,
+            looked: None,
         }
     }
 
@@ -219,6 +222,7 @@ impl<'a> Term<'a> {
             if let Err(end) = self.pause(&mut backoff).await {
                 return end;
             }
+            self.look_first().await;
         }
     }
 

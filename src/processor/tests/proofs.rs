@@ -247,6 +247,62 @@ async fn a_checkpoint_after_a_lease_that_ran_out_during_the_call_is_covered_by_t
     handle.shutdown().await.unwrap();
 }
 
+/// A processor that was not scheduled for long has no lease any more, and its link has broken.
+#[tokio::test(start_paused = true)]
+async fn who_has_neither_lease_nor_link_looks_at_the_records_before_it_attaches_again() {
+    for is_lost in [true, false] {
+        let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+        let recorder = Recorder::new();
+        let way = store.beside();
+        let handle = kin_builder(&hub, &way, "me")
+            .with_retry_delay(Duration::from_millis(10), Duration::from_millis(10))
+            .build(recorder.clone())
+            .unwrap()
+            .spawn();
+        hub.send("0", "x");
+        delivered(&recorder, "0", &[0]).await;
+        way.fail(Some(StoreErrorKind::Unavailable));
+        sleep(Duration::from_secs(30)).await;
+        if is_lost {
+            store.put(&"0".into(), &"foreign".into()).await;
+        }
+        way.fail(None);
+        hub.disconnect("0", TransportErrorKind::LinkDetached);
+        hub.send("0", "x");
+        sleep(Duration::from_secs(3)).await;
+        let opened = if is_lost { 1 } else { 2 };
+        assert_eq!(hub.opened_at("0").len(), opened);
+        drop(handle);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_breaks_while_the_store_is_down_is_opened_again_without_a_lease() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let recorder = Recorder::without_checkpoints();
+    let handle = kin_builder(&hub, &store, "me")
+        .with_retry_delay(Duration::from_millis(10), Duration::from_millis(10))
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0]).await;
+    store.fail(Some(StoreErrorKind::Unavailable));
+    sleep(Duration::from_secs(30)).await;
+    for number in 1..4 {
+        let broken = Instant::now();
+        hub.disconnect("0", TransportErrorKind::LinkDetached);
+        hub.send("0", "x");
+        let all: Vec<_> = (0..=number).collect();
+        delivered(&recorder, "0", &all).await;
+        // The first time the records might still tell.
+        let bound = if number == 1 { 6 } else { 1 };
+        let took = broken.elapsed();
+        assert!(took < Duration::from_secs(bound), "{took:?}");
+    }
+    drop(handle);
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_processors_with_one_name_are_told_and_do_not_fight() {
     let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());

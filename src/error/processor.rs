@@ -169,14 +169,15 @@ pub enum ProcessingError {
     /// events go on being processed.
     #[error("writing the checkpoint")]
     Checkpoint(#[source] CheckpointError),
-    /// The service no longer holds the first events after the checkpoint: they are lost to this consumer group, which
-    /// goes on with the oldest one there is. The partition was left unread for longer than the retention time.
-    #[error("{missed} events after sequence number {checkpoint} have expired unread")]
-    EventsExpired {
-        /// Sequence number of the checkpoint.
-        checkpoint: i64,
+    /// The service does not hold these events any more: they are lost to this consumer group, which goes on with the
+    /// next one there is. The partition was left unread for longer than the retention time, or its log is compacted. A gap
+    /// that shows while events come is asked about twice.
+    #[error("{missing} events after sequence number {after} have expired unread")]
+    EventsMissing {
+        /// Sequence number of the checkpoint, or of the last event delivered.
+        after: i64,
         /// How many events are missing.
-        missed: i64,
+        missing: i64,
     },
     /// The partition cannot start where it should; what happens next says
     /// [`invalid_position`](crate::ProcessorOptions::invalid_position).
@@ -199,7 +200,7 @@ impl ProcessingError {
                 false
             }
             Self::Undecodable { .. } | Self::Skipped { .. } | Self::PartitionStopped => false,
-            Self::EventsExpired { .. } | Self::InvalidPosition(_) => false,
+            Self::EventsMissing { .. } | Self::InvalidPosition(_) => false,
             Self::DeadLetter(_) => true,
             Self::OwnershipUnproven => true,
             Self::Checkpoint(error) => error.is_transient(),

@@ -12,7 +12,8 @@ use super::calls::{Settled, Work};
 use super::options::ProcessorOptions;
 use super::progress::Place;
 use super::report::contained;
-use super::term::{Term, TermEnd};
+use super::sequence::Arrival;
+use super::term::{Broken, Term, TermEnd};
 use super::writer::Writer;
 use crate::error::{CheckpointError, ProcessingError, TransportError};
 use crate::model::ReceivedEvent;
@@ -43,7 +44,7 @@ impl Term<'_> {
     pub(super) async fn deliver_all(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-    ) -> Result<TermEnd, TransportError> {
+    ) -> Result<TermEnd, Broken> {
         let shared = Arc::clone(&self.pump.shared);
         loop {
             let events = {
@@ -81,7 +82,7 @@ impl Term<'_> {
                     break;
                 }
                 self.hear(receiver, &mut events)?;
-                let Some(work) = self.next_work(&mut events) else {
+                let Some(work) = self.next_work(&mut events).await? else {
                     continue;
                 };
                 if let Some(end) = self.process(receiver, &mut events, &work).await? {
@@ -97,15 +98,64 @@ impl Term<'_> {
     }
 
     /// Takes what the next call of a hook is about. `None`: it was delivered before.
-    fn next_work(&mut self, events: &mut VecDeque<ReceivedEvent>) -> Option<Work> {
+    async fn next_work(
+        &mut self,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<Option<Work>, Broken> {
         let Some(max) = self.options().max_batch_size else {
-            let event = events.pop_front()?;
-            return self.note_delivery(&event).then_some(Work::Event(event));
+            return Ok(self.next_event(events).await?.map(Work::Event));
         };
-        let size = events.len().min(max.get());
-        let mut batch: Vec<_> = events.drain(..size).collect();
-        batch.retain(|event| self.note_delivery(event));
-        (!batch.is_empty()).then_some(Work::Batch(batch))
+        let mut batch = Vec::with_capacity(events.len().min(max.get()));
+        while batch.len() < max.get()
+            && let Some(next) = events.front()
+        {
+            // A batch ends before a gap; what comes after it is not known yet.
+            let is_gap = self.sequence.judge(next.sequence_number()) == Arrival::Gap;
+            if is_gap && !batch.is_empty() {
+                break;
+            }
+            batch.extend(self.next_event(events).await?);
+        }
+        Ok((!batch.is_empty()).then_some(Work::Batch(batch)))
+    }
+
+    /// Takes the next event of the partition and notes that it goes to the application. `None`: it did before; within a
+    /// term, positions only grow.
+    pub(super) async fn next_event(
+        &mut self,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<Option<ReceivedEvent>, Broken> {
+        let Some(event) = events.pop_front() else {
+            return Ok(None);
+        };
+        let sequence_number = event.sequence_number();
+        match self.sequence.judge(sequence_number) {
+            Arrival::Next => {}
+            Arrival::Again => {
+                let partition_id = &self.pump.partition_id;
+                tracing::warn!(
+                    target: telemetry::PROCESSOR,
+                    %partition_id, sequence_number,
+                    "dropped an event that was delivered before"
+                );
+                return Ok(None);
+            }
+            Arrival::Gap => {
+                self.sequence.suspect(sequence_number);
+                return Err(Broken::Gap {
+                    before: sequence_number,
+                });
+            }
+            Arrival::After { missing } => {
+                let after = self.sequence.last().unwrap_or_default();
+                let error = ProcessingError::EventsMissing { after, missing };
+                self.report(error).await;
+            }
+        }
+        self.sequence.deliver(sequence_number);
+        self.context.note_delivery(&event);
+        self.delivered = Some(Place::of(&event));
+        Ok(Some(event))
     }
 
     /// Calls the hook and does what follows. `Some`: the term ends.
@@ -267,25 +317,6 @@ impl Term<'_> {
             () = confirmed => {}
             () = tokio::time::sleep(LOOK_FOR) => {}
         }
-    }
-
-    /// Notes that an event goes to the application. `false`: it did before; within a term, positions only grow.
-    pub(super) fn note_delivery(&mut self, event: &ReceivedEvent) -> bool {
-        let sequence_number = event.sequence_number();
-        if let Some(last) = &self.delivered
-            && sequence_number <= last.sequence_number
-        {
-            let partition_id = &self.pump.partition_id;
-            tracing::warn!(
-                target: telemetry::PROCESSOR,
-                %partition_id, sequence_number,
-                "dropped an event that was delivered before"
-            );
-            return false;
-        }
-        self.context.note_delivery(event);
-        self.delivered = Some(Place::of(event));
-        true
     }
 
     /// Notes that the last `count` events delivered are done.

@@ -20,6 +20,7 @@ mod pump;
 mod register;
 mod report;
 mod restart;
+mod sequence;
 mod signal;
 mod start;
 mod stop;

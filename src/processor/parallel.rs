@@ -13,9 +13,9 @@ use super::calls::{Settled, Work};
 use super::deliver::{HEAR_EVERY, MAX_TAKEN, failed};
 use super::handler::CloseReason;
 use super::report::contained;
-use super::term::{Term, TermEnd};
+use super::term::{Broken, Term, TermEnd};
 use super::window::{Limits, Ticket, Window};
-use crate::error::{ProcessingError, TransportError};
+use crate::error::ProcessingError;
 use crate::model::ReceivedEvent;
 use crate::telemetry;
 use crate::transport::PartitionReceiver;
@@ -77,7 +77,7 @@ impl Term<'_> {
         &mut self,
         receiver: &mut dyn PartitionReceiver,
         parallel: &mut Parallel,
-    ) -> Result<TermEnd, TransportError> {
+    ) -> Result<TermEnd, Broken> {
         let mut last_event = Instant::now();
         loop {
             let slot = Arc::clone(self.pump.restarts.slot());
@@ -85,7 +85,7 @@ impl Term<'_> {
             if !is_paused {
                 let mut news = VecDeque::new();
                 let is_proven = self.prove(receiver, &mut news).await?;
-                self.take_up(parallel, news);
+                self.take_up(parallel, news).await?;
                 if is_proven {
                     self.start_calls(parallel);
                 }
@@ -119,12 +119,12 @@ impl Term<'_> {
                 }
                 events = receiver.receive(room), if room > 0 => {
                     last_event = Instant::now();
-                    self.take_up(parallel, events?.into());
+                    self.take_up(parallel, events?.into()).await?;
                 }
                 // Who has no room asks all the same whether the link still stands, and takes one event at most.
                 () = tokio::time::sleep(HEAR_EVERY), if room == 0 => {
                     if let Some(events) = receiver.receive(1).now_or_never() {
-                        self.take_up(parallel, events?.into());
+                        self.take_up(parallel, events?.into()).await?;
                     }
                 }
                 () = sleep_until(idle_at), if idle_at.is_some() => {
@@ -140,14 +140,19 @@ impl Term<'_> {
         }
     }
 
-    fn take_up(&mut self, parallel: &mut Parallel, events: VecDeque<ReceivedEvent>) {
-        for event in events {
-            if self.note_delivery(&event) {
+    async fn take_up(
+        &mut self,
+        parallel: &mut Parallel,
+        mut events: VecDeque<ReceivedEvent>,
+    ) -> Result<(), Broken> {
+        while !events.is_empty() {
+            if let Some(event) = self.next_event(&mut events).await? {
                 let key = (parallel.key.0)(&event);
                 let bytes = event.body().len();
                 parallel.window.push(event, bytes, key);
             }
         }
+        Ok(())
     }
 
     fn start_calls(&self, parallel: &mut Parallel) {

@@ -139,11 +139,11 @@ impl Term<'_> {
             };
             let last_enqueued = properties.last_enqueued_sequence_number;
             if last_enqueued >= sequence_number {
-                let missed = properties.beginning_sequence_number - sequence_number - 1;
-                if missed > 0 && !properties.is_empty {
-                    let error = ProcessingError::EventsExpired {
-                        checkpoint: sequence_number,
-                        missed,
+                let missing = properties.beginning_sequence_number - sequence_number - 1;
+                if missing > 0 && !properties.is_empty {
+                    let error = ProcessingError::EventsMissing {
+                        after: sequence_number,
+                        missing,
                     };
                     self.report(error).await;
                 }

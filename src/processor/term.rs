@@ -14,6 +14,7 @@ use super::parallel::Parallel;
 use super::progress::Place;
 use super::pump::{HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
+use super::sequence::Sequence;
 use super::window::Limits;
 use super::writer::{SharedProgress, Writer};
 use crate::error::{InvalidPositionError, ProcessingError, TransportError, TransportErrorKind};
@@ -21,6 +22,22 @@ use crate::model::EventPosition;
 use crate::retry::Backoff;
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, ReceiverOptions};
+
+/// Why a term needs another receiver.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Link(TransportError),
+    /// Events before this one are missing.
+    Gap {
+        before: i64,
+    },
+}
+
+impl From<TransportError> for Broken {
+    fn from(error: TransportError) -> Self {
+        Self::Link(error)
+    }
+}
 
 /// Most bytes of events that are processed at the same time, or wait for those before them.
 const MAX_BYTES_IN_FLIGHT: usize = 8 << 20;
@@ -51,6 +68,7 @@ pub(super) struct Term<'a> {
     pub(super) writer: Option<Writer>,
     /// The last event handed to the application.
     pub(super) delivered: Option<Place>,
+    pub(super) sequence: Sequence,
     /// When the link last brought news, or was asked for them.
     pub(super) heard: Instant,
     /// When the link was last asked for news because the lease did not hold.
@@ -98,6 +116,7 @@ impl<'a> Term<'a> {
             caller: Arc::new(caller),
             writer,
             delivered: None,
+            sequence: Sequence::default(),
             heard: Instant::now(),
             listened: None,
             looked: None,
@@ -179,7 +198,7 @@ impl<'a> Term<'a> {
     ) -> TermEnd {
         let mut backoff = self.pump.backoff();
         loop {
-            let error = match self.open(position.clone()).await {
+            let broken = match self.open(position.clone()).await {
                 Ok(opened) => {
                     self.pump.fence.link_is_up(opened.silence());
                     let opened_at = Instant::now();
@@ -190,19 +209,31 @@ impl<'a> Term<'a> {
                     };
                     match delivered {
                         Ok(end) => return end,
-                        Err(error) => {
+                        Err(broken) => {
                             if opened_at.elapsed() >= HEALTHY_AFTER {
                                 backoff.reset();
                             }
-                            error
+                            broken
                         }
                     }
                 }
                 Err(OpenEnd::Stopped(reason)) => return TermEnd::Closed(reason),
-                Err(OpenEnd::Failed(error)) => error,
+                Err(OpenEnd::Failed(error)) => Broken::Link(error),
             };
             self.pump.fence.link_is_down();
             close(receiver).await;
+            let error = match broken {
+                Broken::Link(error) => error,
+                Broken::Gap { before } => {
+                    tracing::warn!(
+                        target: telemetry::PROCESSOR,
+                        partition_id = %self.pump.partition_id, before, after = self.sequence.last(),
+                        "events are missing; the partition is asked again"
+                    );
+                    position = self.resume_at().unwrap_or(position);
+                    continue;
+                }
+            };
             if error.is_ownership_lost() {
                 // The other side attached on purpose, and this side never answers in kind: whose the partition is,
                 // the ownership records tell.
@@ -211,12 +242,11 @@ impl<'a> Term<'a> {
             if error.kind() == TransportErrorKind::InvalidPosition {
                 return self.nowhere(InvalidPositionError::Refused(error)).await;
             }
-            if let Some(Place { offset, .. }) = &self.delivered {
-                let resume_at = EventPosition::offset(offset.clone());
-                if position != resume_at {
-                    position = resume_at;
-                    backoff.reset();
-                }
+            if let Some(resume_at) = self.resume_at()
+                && position != resume_at
+            {
+                position = resume_at;
+                backoff.reset();
             }
             self.report(ProcessingError::Receive(error)).await;
             if let Err(end) = self.pause(&mut backoff).await {
@@ -224,6 +254,12 @@ impl<'a> Term<'a> {
             }
             self.look_first().await;
         }
+    }
+
+    /// After the last event that was delivered.
+    fn resume_at(&self) -> Option<EventPosition> {
+        let Place { offset, .. } = self.delivered.as_ref()?;
+        Some(EventPosition::offset(offset.clone()))
     }
 
     async fn open(&self, position: EventPosition) -> Result<Box<dyn PartitionReceiver>, OpenEnd> {

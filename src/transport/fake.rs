@@ -46,7 +46,7 @@ struct Partition {
 struct Attached {
     owner_level: Option<i64>,
     ended: Option<TransportErrorKind>,
-    repeat_from: Option<usize>,
+    jump_to: Option<usize>,
 }
 
 impl FakeEventHub {
@@ -108,12 +108,12 @@ impl FakeEventHub {
         self.lock().properties_failures.push_back(kind);
     }
 
-    /// Has the attached receivers of a partition deliver again from an earlier event on, as a faulty service would.
-    pub fn repeat_from(&self, partition_id: impl Into<PartitionId>, sequence_number: i64) {
+    /// Has the attached receivers of a partition go on with an earlier or a later event, as a faulty service would.
+    pub fn jump_to(&self, partition_id: impl Into<PartitionId>, sequence_number: i64) {
         if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
             let index = usize::try_from(sequence_number).unwrap_or_default();
             for receiver in partition.receivers.values_mut() {
-                receiver.repeat_from = Some(index);
+                receiver.jump_to = Some(index);
             }
         }
         self.changed.send_modify(|changes| *changes += 1);
@@ -256,7 +256,7 @@ impl Transport for FakeEventHub {
         let attached = Attached {
             owner_level: options.owner_level,
             ended: None,
-            repeat_from: None,
+            jump_to: None,
         };
         partition.receivers.insert(id, attached);
         drop(state);
@@ -324,9 +324,9 @@ impl PartitionReceiver for FakeReceiver {
                     if let Some(kind) = attached.ended {
                         return Err(failed(kind));
                     }
-                    self.next = attached.repeat_from.take().unwrap_or(self.next);
+                    self.next = attached.jump_to.take().unwrap_or(self.next);
                 }
-                let events = &partition.events[self.next..];
+                let events = partition.events.get(self.next..).unwrap_or_default();
                 if !events.is_empty() {
                     let taken = events[..events.len().min(max)].to_vec();
                     self.next += taken.len();

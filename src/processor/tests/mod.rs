@@ -4,6 +4,7 @@ mod balancing;
 mod checkpoints;
 mod failures;
 mod figures;
+mod gaps;
 mod handing_over;
 mod joining;
 mod own_writes;

@@ -263,7 +263,7 @@ async fn what_the_service_repeats_within_a_term_is_delivered_once() {
         .unwrap()
         .spawn();
     delivered(&recorder, "0", &[0, 1, 2]).await;
-    hub.repeat_from("0", 1);
+    hub.jump_to("0", 1);
     hub.send("0", "a");
     delivered(&recorder, "0", &[0, 1, 2, 3]).await;
     handle.shutdown().await.unwrap();

@@ -231,6 +231,7 @@ impl<'a> Term<'a> {
                         "events are missing; the partition is asked again"
                     );
                     position = self.resume_at().unwrap_or(position);
+                    self.look_first().await;
                     continue;
                 }
             };

@@ -10,7 +10,7 @@ use super::kin::promised_suspect_time;
 use super::quota::Quota;
 use super::renewals::renewals;
 use super::snapshot::{BalanceRule, Snapshot, Standing};
-use super::steals::victims;
+use super::steals::{Victims, victims};
 use super::view::{Free, View};
 use crate::model::{OwnerId, PartitionId, WriteCondition};
 
@@ -36,6 +36,8 @@ pub(crate) struct Claim {
 pub(crate) enum Reason {
     /// Free partitions are left for us.
     MoreToClaim,
+    /// What is ours to take is on its way to somebody else.
+    InTransit,
     /// Something moved, or will.
     Unsettled,
     /// Nothing to do.
@@ -75,7 +77,7 @@ pub(crate) fn plan(
     memory: &mut Memory,
     rule: &BalanceRule,
 ) -> Plan {
-    memory.note_moves(snapshot);
+    memory.note_moves(snapshot, standing.running_for);
     let view = View::new(snapshot, standing, rule, memory);
     memory.surprises.retain(|id, at| {
         let since = snapshot.as_of.duration_since(*at).unwrap_or_default();
@@ -128,14 +130,16 @@ pub(crate) fn plan(
             let mut others = view.others;
             // Who goes by our own name is an error to be reported, not somebody to fight with.
             others.remove(&standing.owner_id.as_str().to_ascii_lowercase());
-            let stolen = victims(snapshot, standing, others, &quota, memory, wanted);
-            plan.reason = if stolen.is_empty() && wanted > 0 {
+            let victims = victims(snapshot, standing, others, &quota, memory, wanted);
+            plan.reason = match victims {
+                _ if wanted == 0 || !victims.taken.is_empty() => Reason::Unsettled,
+                Victims {
+                    in_transit: true, ..
+                } => Reason::InTransit,
                 // Nobody has more than we may take.
-                Reason::Settled
-            } else {
-                Reason::Unsettled
+                Victims { .. } => Reason::Settled,
             };
-            plan.steal = claims_of(snapshot, stolen);
+            plan.steal = claims_of(snapshot, victims.taken);
             for claim in &mut plan.steal {
                 claim.waits_for = kin_before(snapshot, standing, &claim.partition_id);
             }

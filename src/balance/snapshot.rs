@@ -40,6 +40,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) handing_over: &'a BTreeSet<PartitionId>,
     /// Partitions where a write of ours may have taken effect unseen.
     pub(crate) doubtful: &'a BTreeSet<PartitionId>,
+    /// How long it has been at work, by its own clock.
+    pub(crate) running_for: Duration,
     /// For how long the store has worked again after it did not: nobody can be blamed for a longer silence. `None`: as
     /// far back as it matters.
     pub(crate) store_up_for: Option<Duration>,

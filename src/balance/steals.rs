@@ -10,6 +10,14 @@ use super::quota::Quota;
 use super::snapshot::{Snapshot, Standing};
 use crate::model::PartitionId;
 
+/// What to take from others.
+#[derive(Debug, Default)]
+pub(super) struct Victims {
+    pub(super) taken: Vec<PartitionId>,
+    /// Whether there would be more if it were not on its way to somebody else.
+    pub(super) in_transit: bool,
+}
+
 /// Partitions to take from others, at most `wanted`: always from the largest owner, and only while that makes the loads
 /// more even.
 ///
@@ -20,7 +28,7 @@ use crate::model::PartitionId;
 /// nothing wrong would look dead until its next renewal.
 ///
 /// Not what is just being passed on: taken from an heir that has not seen yet that it may begin, the partition would have
-/// nobody to pass it on again.
+/// nobody to pass it on again, and nobody would read it for as long as the heir has promised to be alive.
 pub(super) fn victims(
     snapshot: &Snapshot,
     standing: &Standing<'_>,
@@ -28,7 +36,7 @@ pub(super) fn victims(
     quota: &Quota,
     memory: &Memory,
     wanted: usize,
-) -> Vec<PartitionId> {
+) -> Victims {
     let me = standing.owner_id;
     let by_age = memory.retries > 0;
     let age = |id: &PartitionId| {
@@ -40,41 +48,60 @@ pub(super) fn victims(
     let mut others: Vec<_> = others
         .into_iter()
         .map(|(name, mut held)| {
-            let load = held.len();
-            let is_kin = promised_suspect_time(&name.as_str().into()).is_some();
-            let sign_of_life = held.iter().min_by_key(|id| (age(id), *id)).cloned();
-            held.retain(|id| {
-                let is_kept = (is_kin && Some(id) == sign_of_life.as_ref())
-                    || standing.handing_over.contains(id)
-                    || memory.is_in_transit(snapshot, id);
-                !is_kept
-            });
+            let mut owner = Owner {
+                load: held.len(),
+                preference: preference(&name, me),
+                ..Owner::default()
+            };
+            if promised_suspect_time(&name.as_str().into()).is_some() {
+                let sign_of_life = held.iter().min_by_key(|id| (age(id), *id)).cloned();
+                held.retain(|id| Some(id) != sign_of_life.as_ref());
+            }
+            held.retain(|id| !standing.handing_over.contains(id));
+            let in_transit =
+                |id: &PartitionId| memory.is_in_transit(snapshot, standing.running_for, id);
+            (owner.in_transit, owner.held) = held.into_iter().partition(in_transit);
             // Taken from the end.
-            held.sort_by_cached_key(|id| {
+            owner.held.sort_by_cached_key(|id| {
                 (
-                    Reverse(memory.may_be_in_transit(snapshot, id)),
                     by_age.then(|| Reverse(age(id))),
                     Reverse(preference(id.as_str(), me)),
                 )
             });
-            (load, preference(&name, me), held)
+            owner
         })
         .collect();
-    let mut stolen = Vec::new();
-    while stolen.len() < wanted {
+    let mut victims = Victims::default();
+    while victims.taken.len() < wanted {
         // Of owners with equal loads everybody prefers another one.
         let largest = others
             .iter_mut()
-            .filter(|(_, _, held)| !held.is_empty())
-            .max_by_key(|(load, preference, _)| (*load, *preference));
-        let Some((load, _, held)) = largest else {
+            .filter(|owner| !owner.held.is_empty())
+            .max_by_key(|owner| (owner.load, owner.preference));
+        let Some(owner) = largest else {
             break;
         };
-        if *load <= quota.spared(stolen.len()) {
+        if owner.load <= quota.spared(victims.taken.len()) {
             break;
         }
-        *load -= 1;
-        stolen.extend(held.pop());
+        owner.load -= 1;
+        victims.taken.extend(owner.held.pop());
     }
-    stolen
+    let spared = quota.spared(victims.taken.len());
+    victims.in_transit = victims.taken.len() < wanted
+        && others
+            .iter()
+            .any(|owner| owner.load > spared && !owner.in_transit.is_empty());
+    victims
+}
+
+/// One of those who may have too much.
+#[derive(Default)]
+struct Owner {
+    load: usize,
+    /// How much we would rather take from it than from another with as much.
+    preference: u64,
+    /// What may be taken.
+    held: Vec<PartitionId>,
+    in_transit: Vec<PartitionId>,
 }

@@ -33,6 +33,7 @@ const SOON: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
+    pub(super) begun: Instant,
     pub(super) shutdown: CancellationToken,
     /// Stops the pumps. Not the shutdown itself, after which they may go on for a while.
     pub(super) pumps_stop: CancellationToken,
@@ -99,6 +100,7 @@ impl Control {
         let interval = shared.options.load_balancing_interval;
         Self {
             shared,
+            begun: Instant::now(),
             // Ours to cancel: the caller's may stop other things, too.
             shutdown: shutdown.child_token(),
             pumps_stop: CancellationToken::new(),
@@ -330,7 +332,7 @@ impl Control {
             self.doubtful.insert(partition_id.clone());
             let shared = Arc::clone(&self.shared);
             self.closing
-                .spawn(hand_over(shared, partition_id, heir, end.ok()));
+                .spawn(hand_over(shared, partition_id, heir, end.ok(), true));
             return;
         }
         match end {

@@ -192,7 +192,7 @@ impl Control {
                 self.doubtful.insert(partition_id.clone());
                 let shared = Arc::clone(&self.shared);
                 self.closing
-                    .spawn(hand_over(shared, partition_id.clone(), heir, None));
+                    .spawn(hand_over(shared, partition_id.clone(), heir, None, true));
             }
         }
     }
@@ -207,6 +207,7 @@ impl Control {
             awaited: &awaited,
             handing_over: &handing_over,
             doubtful: &self.doubtful,
+            running_for: self.begun.elapsed(),
             store_up_for: self.store.up_since.map(|since| since.elapsed()),
         };
         let plan = balance::plan(snapshot, &standing, &mut self.memory, &rule);

@@ -34,8 +34,9 @@ pub(super) async fn hand_over(
     partition_id: PartitionId,
     heir: Heir,
     pump: Option<PumpEnd>,
+    goes_on: bool,
 ) {
-    tell(&shared, &partition_id, &heir).await;
+    tell(&shared, &partition_id, &heir, goes_on).await;
     if let Some(receiver) = pump.and_then(|pump| pump.receiver) {
         receiver.close().await;
     }
@@ -93,7 +94,8 @@ pub(super) async fn withdraw(
     }
 }
 
-async fn tell(shared: &Shared, partition_id: &PartitionId, heir: &Heir) {
+/// `goes_on`: whether this processor would read the partition again if the claim was withdrawn.
+async fn tell(shared: &Shared, partition_id: &PartitionId, heir: &Heir, goes_on: bool) {
     let mut known = Some((heir.owner_id.clone(), heir.etag.clone()));
     for _ in 0..TRIES {
         let current = match known.take() {
@@ -105,10 +107,14 @@ async fn tell(shared: &Shared, partition_id: &PartitionId, heir: &Heir) {
         };
         // Somebody who took it from our heir waits for us, unless the heir may have begun: then for the heir.
         let is_ours_to_tell = heir.owner_id == owner_id || Instant::now() < heir.waits_until;
-        if !is_ours_to_tell || !is_waiting(shared, &owner_id) {
+        let outcome = if is_ours(shared, &owner_id) && !goes_on {
+            // Nobody reads it any more, and others would wait for us.
+            write(shared, partition_id, None, etag).await
+        } else if is_ours_to_tell && is_waiting(shared, &owner_id) {
+            write(shared, partition_id, Some(&owner_id), etag).await
+        } else {
             return;
-        }
-        let outcome = write(shared, partition_id, Some(&owner_id), etag).await;
+        };
         if !matches!(outcome, Some(WriteOutcome::Lost)) {
             return;
         }

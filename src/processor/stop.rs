@@ -1,6 +1,6 @@
 //! The graceful end: handlers finish, ownership is given back, links close.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -41,13 +41,24 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
             closing.spawn(withdraw(shared, partition_id, etag, waiting.from));
         }
     }
+    let goes_on = control.shared.options.keep_ownership_on_stop;
+    let kept: BTreeSet<_> = control.owned.keys().cloned().collect();
+    // Owned without a pump: held off or just claimed. Nobody reads it, so others are not to wait for the rest.
+    let (read, idle) = std::mem::take(&mut control.owned)
+        .into_iter()
+        .partition(|(id, _)| control.pumps.contains_key(id));
+    control.owned = read;
+    let idle: BTreeMap<_, _> = idle;
+    for (partition_id, etag) in idle {
+        let shared = Arc::clone(&control.shared);
+        closing.spawn(give_back(shared, partition_id, Some(etag), None));
+    }
     if control.lingers.load(Ordering::Relaxed) {
         let options = &control.shared.options;
         let end = begun + options.linger.min(options.shutdown_timeout / 2);
         linger(&mut control, &mut closing, end).await;
     }
     control.pumps_stop.cancel();
-    let kept: BTreeSet<_> = control.owned.keys().cloned().collect();
     while let Ok(Some((partition_id, end))) = timeout_at(deadline, control.pumps.join_next()).await
     {
         settle(&mut control, &mut closing, partition_id, end.ok());
@@ -74,9 +85,10 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
             partition_id,
             heir,
             None,
+            goes_on,
         ));
     }
-    // Owned without a pump: held off, just claimed or cut.
+    // Owned without a pump: cut.
     for (partition_id, etag) in std::mem::take(&mut control.owned) {
         let shared = Arc::clone(&control.shared);
         closing.spawn(give_back(shared, partition_id, Some(etag), None));
@@ -114,7 +126,8 @@ pub(super) fn settle(
         Some(heir) => {
             // It may have withdrawn its claim, and the record is in our name again.
             control.doubtful.insert(partition_id.clone());
-            closing.spawn(hand_over(shared, partition_id, heir, end));
+            let goes_on = shared.options.keep_ownership_on_stop;
+            closing.spawn(hand_over(shared, partition_id, heir, end, goes_on));
         }
         None => {
             closing.spawn(give_back(shared, partition_id, etag, end));
@@ -180,8 +193,12 @@ async fn give_back_listed(shared: &Arc<Shared>) {
         let is_mine = ownership
             .owner_id
             .is_some_and(|owner| is_ours(shared, &owner));
-        if is_mine && seen.insert(ownership.partition_id.clone()) {
-            relinquish(shared, &ownership.partition_id, ownership.etag).await;
+        let partition_id = ownership.partition_id;
+        if is_mine
+            && seen.insert(partition_id.clone())
+            && relinquish(shared, &partition_id, ownership.etag).await
+        {
+            give_up(shared, &partition_id).await;
         }
     }
 }

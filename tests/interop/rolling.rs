@@ -15,6 +15,8 @@ const INTERVAL: Duration = Duration::from_secs(3);
 const PROMISE: Duration = Duration::from_millis(7500);
 /// Far above the promise, to tell which of them an heir has waited for.
 const EXPIRATION: Duration = Duration::from_secs(60);
+/// What a busy machine adds, and the resolution of ages.
+const BUSY: Duration = Duration::from_secs(3);
 /// For this long nothing moves before a consumer that has its share is ended.
 const CALM: Duration = Duration::from_secs(3);
 const SETTLE: Duration = Duration::from_secs(90);
@@ -49,14 +51,15 @@ enum End {
 }
 
 impl End {
-    /// The longest that a partition may be unread. An heir is told to begin, and does so at once; if it is not, it
-    /// waits for the promise of the owner before and no longer. After a kill it always does, and may have been ended
-    /// itself meanwhile. A busy machine adds to that.
+    /// The longest that a partition may be unread. An heir is told to begin, and does so at once. If it is ended in that
+    /// moment, it gives the partition back, and somebody takes it in the next cycle. After a kill the promise of the
+    /// owner is over first, and whoever then takes over, or waited for that, may have been killed meanwhile.
     fn longest_pause(self) -> Duration {
-        match self {
-            Self::Term => PROMISE * 2,
-            Self::Kill => PROMISE * 4,
-        }
+        let design = match self {
+            Self::Term => INTERVAL.mul_f64(1.1),
+            Self::Kill => PROMISE * 2,
+        };
+        design + BUSY
     }
 }
 

@@ -3,13 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use super::partitions;
 use super::support::{Member, SUSPECT, group, id, now, seconds};
-use crate::balance::{Snapshot, Waiting};
+use crate::balance::{Outcome, Snapshot, Waiting};
 use crate::model::OwnerId;
 
 const ME: &str = "rs1-25000-me";
 const KIN: &str = "rs1-25000-a";
+
+/// How long a version is to be known before its heir is.
+const IN_TRANSIT: Duration = Duration::from_millis(500);
 
 /// A newcomer's first plan for eight partitions that all belong to one owner.
 fn waits_for(me: &str, owner: &str) -> Option<OwnerId> {
@@ -92,6 +98,7 @@ fn what_has_just_been_passed_on_is_left_to_the_heir() {
     assert!(stolen(&mut me, &moved(2)) > 0);
     // What nobody passed on may be taken while it is new.
     let mut me = Member::settled(ME, &moved(1));
+    me.running_for = IN_TRANSIT;
     assert!(stolen(&mut me, &moved(1)) > 0);
 }
 
@@ -133,14 +140,54 @@ fn an_owner_is_waited_for_as_long_as_it_promised_since_the_claim_or_its_last_sig
 }
 
 #[test]
-fn a_newcomer_rather_takes_what_has_been_where_it_is_for_a_while() {
-    let records: Vec<_> = (0..8)
-        .map(|id| (id, KIN, if id == 3 { 5 } else { 1 }))
-        .collect();
-    let plan = Member::new(ME).plan(&group(8, &records));
+fn a_newcomer_takes_what_has_been_where_it_is_since_it_looked_for_the_first_time() {
+    let records = |old: Option<usize>| -> Vec<_> {
+        (0..8)
+            .map(|id| (id, KIN, if Some(id) == old { 5 } else { 1 }))
+            .collect()
+    };
+    let plan = Member::new(ME).plan(&group(8, &records(Some(3))));
     assert_eq!(partitions(&plan.steal), BTreeSet::from(["3"]));
-    let records: Vec<_> = (0..8).map(|id| (id, KIN, 1)).collect();
-    assert_eq!(Member::new(ME).plan(&group(8, &records)).steal.len(), 1);
+
+    // It cannot know whether any of these has just been passed on. In half a second it does.
+    let mut snapshot = group(8, &records(None));
+    let mut me = Member::new(ME);
+    let plan = me.plan(&snapshot);
+    assert!(plan.steal.is_empty());
+    let mut rng = StdRng::seed_from_u64(1);
+    let delay = me
+        .memory
+        .next_delay(&plan, Outcome::default(), &me.rule, &mut rng);
+    assert!(delay >= IN_TRANSIT && delay < 2 * IN_TRANSIT, "{delay:?}");
+    me.running_for = delay;
+    assert_eq!(me.clone().plan(&snapshot).steal.len(), 1);
+    // Written meanwhile by the same owner, or by the one before it: its heir was told only then.
+    for ownership in snapshot.ownerships.values_mut() {
+        ownership.etag = "told".into();
+    }
+    assert!(me.plan(&snapshot).steal.is_empty());
+    me.running_for += IN_TRANSIT;
+    assert_eq!(me.plan(&snapshot).steal.len(), 1);
+}
+
+#[test]
+fn a_newcomer_that_finds_nothing_but_partitions_in_transit_does_not_slow_down() {
+    let records: Vec<_> = (0..8).map(|id| (id, KIN, 0)).collect();
+    let mut snapshot = group(8, &records);
+    let mut me = Member::new(ME);
+    let mut rng = StdRng::seed_from_u64(1);
+    for round in 0..20 {
+        for ownership in snapshot.ownerships.values_mut() {
+            ownership.etag = round.to_string().into();
+        }
+        let plan = me.plan(&snapshot);
+        assert!(plan.steal.is_empty());
+        let delay = me
+            .memory
+            .next_delay(&plan, Outcome::default(), &me.rule, &mut rng);
+        assert!(delay < 2 * IN_TRANSIT, "{delay:?}");
+        me.running_for += delay;
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ proptest! {
     #[test]
     fn every_plan_keeps_the_rules(
         partitions in 1_usize..40,
-        records in proptest::collection::vec((0_usize..50, 0_usize..10, 0_u64..200), 0..60),
+        records in proptest::collection::vec((0_usize..50, 0_usize..11, 0_u64..200), 0..60),
         greedy in any::<bool>(),
         is_first in any::<bool>(),
         store_up_for in proptest::option::of(0_u64..200),
@@ -108,6 +108,7 @@ proptest! {
     ) {
         let owners = [
             "", "me", "a", "b", "rs1-25000-c", "rs1-0-d", "RS1-25000-C", "rs1-", "rs1-99999-e", "rs1-x-f",
+            "rs1-18446744073709551615-g",
         ];
         let records: Vec<_> =
             records.into_iter().map(|(id, owner, age)| (id, owners[owner], age)).collect();

@@ -66,6 +66,7 @@ pub(super) struct Member {
     pub(super) awaited: BTreeSet<PartitionId>,
     pub(super) handing_over: BTreeSet<PartitionId>,
     pub(super) doubtful: BTreeSet<PartitionId>,
+    pub(super) running_for: Duration,
     pub(super) store_up_for: Option<Duration>,
 }
 
@@ -83,6 +84,7 @@ impl Member {
             awaited: BTreeSet::new(),
             handing_over: BTreeSet::new(),
             doubtful: BTreeSet::new(),
+            running_for: Duration::ZERO,
             store_up_for: None,
         }
     }
@@ -112,6 +114,7 @@ impl Member {
             awaited: &self.awaited,
             handing_over: &self.handing_over,
             doubtful: &self.doubtful,
+            running_for: self.running_for,
             store_up_for: self.store_up_for,
         };
         plan(snapshot, &standing, &mut self.memory, &self.rule)
@@ -187,6 +190,7 @@ impl Cluster {
         self.snapshot.as_of += Duration::from_secs(1);
         let before = self.snapshot.clone();
         for member in members {
+            member.running_for += Duration::from_secs(1);
             if stale && rng.random_ratio(1, 4) {
                 continue;
             }

@@ -11,6 +11,7 @@ mod own_writes;
 mod parallel;
 mod policies;
 mod proofs;
+mod replacing;
 mod restarts;
 mod stopping;
 mod support;

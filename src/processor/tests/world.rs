@@ -23,7 +23,10 @@ use crate::model::{
     Checkpoint, EventHubProperties, GroupScope, OwnerId, PartitionId, PartitionProperties,
     ReceivedEvent,
 };
-use crate::processor::{EventProcessor, EventProcessorBuilder, ProcessorHandle, handler_fn};
+use crate::processor::{
+    CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
+    PartitionContext, ProcessorHandle, handler_fn,
+};
 use crate::transport::{PartitionReceiver, ReceiverOptions, Transport};
 
 #[derive(Clone, Debug)]
@@ -56,6 +59,7 @@ struct State {
 #[derive(Debug)]
 struct Reader {
     id: u64,
+    owner: String,
     displaced: CancellationToken,
 }
 
@@ -123,6 +127,16 @@ impl World {
             handles.push(self.start());
         }
         handles
+    }
+
+    /// How many partitions a processor reads.
+    pub(super) fn read_by(&self, handle: &ProcessorHandle) -> usize {
+        let owner = handle.owner_id().as_str();
+        let state = self.state();
+        let is_read = |(id, reader): &(&PartitionId, &Reader)| {
+            reader.owner == owner && !state.unread.contains_key(*id)
+        };
+        state.readers.iter().filter(is_read).count()
     }
 
     pub(super) fn random_below(&self, limit: usize) -> usize {
@@ -219,7 +233,8 @@ impl World {
         let mut state = self.state();
         if state.readers.get(partition_id).map(|reader| reader.id) == Some(id) {
             state.readers.remove(partition_id);
-            state.unread.insert(partition_id.clone(), Instant::now());
+            let now = Instant::now();
+            state.unread.entry(partition_id.clone()).or_insert(now);
         }
     }
 }
@@ -229,6 +244,30 @@ pub(super) fn start(builder: EventProcessorBuilder) -> ProcessorHandle {
         .build(handler_fn(async |_, _| Ok(())))
         .unwrap()
         .spawn()
+}
+
+/// A handler whose partitions count as unread from the close hook on, not only once the link is closed.
+pub(super) struct Closing(pub(super) World);
+
+impl EventHandler for Closing {
+    async fn on_event(&self, _: &PartitionContext, _: ReceivedEvent) -> HandlerResult {
+        Ok(())
+    }
+
+    async fn on_partition_close(
+        &self,
+        context: &PartitionContext,
+        _: CloseReason,
+    ) -> HandlerResult {
+        let mut state = self.0.state();
+        let partition_id = context.partition_id();
+        let reader = state.readers.get(partition_id);
+        if reader.is_some_and(|reader| reader.owner == context.owner_id().as_str()) {
+            let now = Instant::now();
+            state.unread.entry(partition_id.clone()).or_insert(now);
+        }
+        Ok(())
+    }
 }
 
 /// What is the same in an owner's ids.
@@ -356,6 +395,7 @@ impl Transport for World {
         }
         let reader = Reader {
             id,
+            owner: options.receiver_name.unwrap_or_default(),
             displaced: displaced.clone(),
         };
         if let Some(before) = state.readers.insert(partition_id.clone(), reader) {

@@ -32,7 +32,12 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// The last event delivered.
+    /// Notes that the term starts after this event.
+    pub(super) fn start_after(&mut self, number: i64) {
+        self.last = Some(number);
+    }
+
+    /// The last event delivered, or the one that the term started after.
     pub(super) fn last(&self) -> Option<i64> {
         self.last
     }

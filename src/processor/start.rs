@@ -80,6 +80,11 @@ impl Term<'_> {
             && let Some(position) = EventPosition::after_checkpoint(checkpoint)
         {
             self.check_against_log(checkpoint).await?;
+            if let Some(number) = checkpoint.sequence_number
+                && self.sequence.last().is_none()
+            {
+                self.sequence.start_after(number);
+            }
             return Ok(position);
         }
         if let Some(position) = &self.pump.started_at {
@@ -146,6 +151,8 @@ impl Term<'_> {
                         missing,
                     };
                     self.report(error).await;
+                    self.sequence
+                        .start_after(properties.beginning_sequence_number - 1);
                 }
                 return Ok(());
             }

@@ -6,6 +6,7 @@ mod architecture;
 mod checkpoint_store;
 mod input;
 mod network;
+mod odd_deliveries;
 mod processor;
 mod support;
 mod transport;

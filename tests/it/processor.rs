@@ -13,9 +13,9 @@ use eventhubs_processor::{
 };
 use tokio_util::sync::CancellationToken;
 
-const HUB: &str = "hub";
+pub(crate) const HUB: &str = "hub";
 
-async fn emulator(partitions: u32) -> Emulator {
+pub(crate) async fn emulator(partitions: u32) -> Emulator {
     let emulator = Emulator::builder()
         .with_hub(HUB, partitions)
         .start()
@@ -37,7 +37,7 @@ fn transport(emulator: &Emulator) -> AmqpTransport {
     AmqpTransport::from_connection_string(&emulator.event_hubs_connection_string(), HUB).unwrap()
 }
 
-fn builder(emulator: &Emulator) -> EventProcessorBuilder {
+pub(crate) fn builder(emulator: &Emulator) -> EventProcessorBuilder {
     EventProcessor::builder(transport(emulator), "$Default", store(emulator))
         .with_load_balancing_interval(Duration::from_millis(500))
         .with_partition_ownership_expiration(Duration::from_secs(3))
@@ -47,7 +47,7 @@ fn builder(emulator: &Emulator) -> EventProcessorBuilder {
 
 /// Sequence numbers as they were delivered, by partition.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<BTreeMap<String, Vec<i64>>>>);
+pub(crate) struct Log(Arc<Mutex<BTreeMap<String, Vec<i64>>>>);
 
 impl Log {
     fn add(&self, partition: &str, event: &ReceivedEvent) {
@@ -70,8 +70,18 @@ impl Log {
         self.0.lock().unwrap().values().map(Vec::len).sum()
     }
 
+    /// What a partition delivered, in order.
+    pub(crate) fn of(&self, partition: &str) -> Vec<i64> {
+        self.0
+            .lock()
+            .unwrap()
+            .get(partition)
+            .cloned()
+            .unwrap_or_default()
+    }
+
     /// Fails after half a minute of real time.
-    async fn until(&self, distinct: usize) {
+    pub(crate) async fn until(&self, distinct: usize) {
         let all = async {
             while self.distinct() < distinct {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -87,7 +97,7 @@ impl Log {
 }
 
 /// Notes each event and checkpoints it.
-fn noting(log: &Log) -> impl eventhubs_processor::EventHandler {
+pub(crate) fn noting(log: &Log) -> impl eventhubs_processor::EventHandler {
     handler_fn_with(log.clone(), async |log: Log, context, event| {
         let context: eventhubs_processor::PartitionContext = context;
         log.add(context.partition_id().as_str(), &event);
@@ -96,7 +106,7 @@ fn noting(log: &Log) -> impl eventhubs_processor::EventHandler {
     })
 }
 
-fn send(emulator: &Emulator, partitions: u32, events: usize) {
+pub(crate) fn send(emulator: &Emulator, partitions: u32, events: usize) {
     for number in 0..events {
         for partition in 0..partitions {
             let event = Event::new(format!("{partition}/{number}"));

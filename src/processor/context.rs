@@ -1,7 +1,7 @@
 //! What a handler is told about the partition it is called for.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,8 @@ struct Inner {
     stopping: CancellationToken,
     /// Takes checkpoints while the events before may not be done yet.
     wishes: Option<Arc<SharedProgress>>,
-    last_enqueued: Mutex<Option<LastEnqueuedEventProperties>>,
+    /// The last event that was delivered.
+    last: Mutex<Option<ReceivedEvent>>,
 }
 
 impl PartitionContext {
@@ -41,7 +42,6 @@ impl PartitionContext {
         wishes: Option<Arc<SharedProgress>>,
     ) -> Self {
         let partition_id = checkpointer.partition_id().clone();
-        let last_enqueued = Mutex::new(None);
         let inner = Inner {
             scope,
             partition_id,
@@ -49,7 +49,7 @@ impl PartitionContext {
             checkpointer,
             stopping,
             wishes,
-            last_enqueued,
+            last: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -90,12 +90,7 @@ impl PartitionContext {
     /// `track_last_enqueued_event_properties` is off.
     #[must_use]
     pub fn last_enqueued_event_properties(&self) -> Option<LastEnqueuedEventProperties> {
-        // A panic cannot leave the value half written.
-        self.inner
-            .last_enqueued
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.last().as_ref()?.last_enqueued().cloned()
     }
 
     /// Completes when the term is about to end: the processor stops or the partition was lost. A long handler may
@@ -208,13 +203,15 @@ impl PartitionContext {
     /// Notes that `event` goes to the handler now.
     pub(super) fn note_delivery(&self, event: &ReceivedEvent) {
         self.inner.checkpointer.delivered(event.sequence_number());
-        if let Some(properties) = event.last_enqueued() {
-            *self
-                .inner
-                .last_enqueued
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(properties.clone());
-        }
+        *self.last() = Some(event.clone());
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<ReceivedEvent>> {
+        // A panic cannot leave the value half written.
+        self.inner
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,19 +18,31 @@ pub(super) struct Cadence {
     pub(super) at_batch_end: bool,
 }
 
-/// An event, as a checkpoint names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An event, as a checkpoint names it. Keeps the event: what its offset is, is found out when it is written.
+#[derive(Clone, Debug)]
 pub(super) struct Place {
-    pub(super) sequence_number: i64,
-    pub(super) offset: Offset,
+    event: ReceivedEvent,
 }
 
 impl Place {
     pub(super) fn of(event: &ReceivedEvent) -> Self {
         Self {
-            sequence_number: event.sequence_number(),
-            offset: event.offset().clone(),
+            event: event.clone(),
         }
+    }
+
+    pub(super) fn sequence_number(&self) -> i64 {
+        self.event.sequence_number()
+    }
+
+    pub(super) fn offset(&self) -> &Offset {
+        self.event.offset()
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence_number() == other.sequence_number() && self.offset() == other.offset()
     }
 }
 
@@ -56,11 +68,11 @@ pub(super) struct Progress {
     /// The end of what is done, however much of it is wished for.
     done: Option<i64>,
     /// Checkpoints that the application asked for before everything up to them was done.
-    wishes: BTreeMap<i64, Offset>,
+    wishes: BTreeMap<i64, Place>,
 }
 
 /// What the writer is to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Next {
     /// Write this now.
     Write(Place),
@@ -98,11 +110,7 @@ impl Progress {
 
     /// Asks for a checkpoint as soon as everything up to `place` is done. Returns whether the writer has to look.
     pub(super) fn wish(&mut self, place: Place) -> bool {
-        let Place {
-            sequence_number,
-            offset,
-        } = place;
-        self.wishes.insert(sequence_number, offset);
+        self.wishes.insert(place.sequence_number(), place);
         self.grant()
     }
 
@@ -112,21 +120,14 @@ impl Progress {
         while let Some(wish) = self.wishes.first_entry()
             && Some(*wish.key()) <= self.done
         {
-            granted = Some(wish.remove_entry());
+            granted = Some(wish.remove());
         }
-        let Some((sequence_number, offset)) = granted else {
+        let Some(place) = granted else {
             return false;
         };
-        if self.is_on_demand
-            && self
-                .completed
-                .as_ref()
-                .is_none_or(|last| last.sequence_number < sequence_number)
-        {
-            self.completed = Some(Place {
-                sequence_number,
-                offset,
-            });
+        let is_new = |last: &Place| last.sequence_number() < place.sequence_number();
+        if self.is_on_demand && self.completed.as_ref().is_none_or(is_new) {
+            self.completed = Some(place);
         }
         self.is_due = true;
         true
@@ -134,7 +135,7 @@ impl Progress {
 
     /// Notes that `events` more events are done, `place` the last of them. Returns whether the writer has to look.
     pub(super) fn completed(&mut self, place: Place, events: u64, now: Instant) -> bool {
-        self.done = Some(place.sequence_number);
+        self.done = Some(place.sequence_number());
         if self.is_on_demand {
             return self.grant();
         }
@@ -177,12 +178,12 @@ impl Progress {
     /// What is done and not written down.
     pub(super) fn unwritten(&self) -> Option<Place> {
         let place = self.completed.as_ref()?;
-        (Some(place.sequence_number) > self.covered).then(|| place.clone())
+        (Some(place.sequence_number()) > self.covered).then(|| place.clone())
     }
 
     /// Notes that the write of a place begins.
     pub(super) fn write_began(&mut self, place: &Place) {
-        self.writing = Some(place.sequence_number);
+        self.writing = Some(place.sequence_number());
         self.uncovered = 0;
         self.uncovered_since = None;
         self.is_due = false;
@@ -203,15 +204,17 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::EventParts;
 
     fn place(sequence_number: i64) -> Place {
-        Place {
-            sequence_number,
-            offset: sequence_number.to_string().into(),
-        }
+        let offset = sequence_number.to_string();
+        let parts = EventParts::new(sequence_number, offset.as_str(), SystemTime::UNIX_EPOCH, "");
+        Place::of(&ReceivedEvent::new(parts))
     }
 
     fn every_events(events: u64) -> Cadence {
@@ -379,13 +382,13 @@ mod tests {
                     }
                     2 => now += Duration::from_millis(amount * 500),
                     _ => if let Next::Write(place) = progress.next(now) {
-                        prop_assert!(place.sequence_number > written && place.sequence_number <= last);
+                        prop_assert!(place.sequence_number() > written && place.sequence_number() <= last);
                         progress.write_began(&place);
                         if amount == 1 {
                             progress.write_failed(now + Duration::from_secs(1));
                         } else {
                             progress.write_succeeded();
-                            written = place.sequence_number;
+                            written = place.sequence_number();
                         }
                     }
                 }

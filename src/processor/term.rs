@@ -259,8 +259,8 @@ impl<'a> Term<'a> {
 
     /// After the last event that was delivered.
     fn resume_at(&self) -> Option<EventPosition> {
-        let Place { offset, .. } = self.delivered.as_ref()?;
-        Some(EventPosition::offset(offset.clone()))
+        let place = self.delivered.as_ref()?;
+        Some(EventPosition::offset(place.offset().clone()))
     }
 
     async fn open(&self, position: EventPosition) -> Result<Box<dyn PartitionReceiver>, OpenEnd> {

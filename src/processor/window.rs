@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn prefix(finished: Option<(Place, u64)>) -> Option<(i64, u64)> {
-        finished.map(|(place, grown)| (place.sequence_number, grown))
+        finished.map(|(place, grown)| (place.sequence_number(), grown))
     }
 
     #[test]

@@ -149,10 +149,7 @@ async fn write(
             }
         };
         state.progress().write_began(&place);
-        let Place {
-            sequence_number,
-            offset,
-        } = place;
+        let (sequence_number, offset) = (place.sequence_number(), place.offset().clone());
         match context.checkpointer().write(sequence_number, offset).await {
             Ok(()) => {
                 state.progress().write_succeeded();

@@ -18,10 +18,10 @@ pub mod transport;
 pub use balance::LoadBalancingStrategy;
 pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointStore};
 pub use client::{EventHubConsumerClient, Receive, ReceiveError};
-pub use dead_letter::{DeadLetter, DeadLetterSink};
+pub use dead_letter::{BlobDeadLetters, DeadLetter, DeadLetterSink, EventHubDeadLetters};
 pub use error::{
-    BoxError, BuildError, CheckpointError, InvalidPositionError, ProcessingError, ProcessorError,
-    StoreError, TransportError,
+    BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
+    ProcessorError, StoreError, TransportError,
 };
 pub use model::{
     AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
@@ -31,7 +31,7 @@ pub use model::{
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
     EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition,
-    LoadBalancingProfile, PartitionContext, ProcessorHandle, ProcessorOptions, StopReport,
+    LoadBalancingProfile, PartitionContext, ProcessorHandle, ProcessorOptions, StopReport, Stopper,
     UnprovenOwnership, handler_fn, handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

@@ -8,6 +8,7 @@ pub(crate) mod fuzz;
 mod memory;
 pub(crate) mod validate;
 
+pub(crate) use blob::BlobFolder;
 pub use blob::{
     BlobBackend, BlobCheckpointStore, BlobCheckpointStoreOptions, BlobStoreConfigError,
     CheckpointMigration, LegacyCheckpoints, LegacyLayout, NameCase, OtherSpelling, SplitGroup,

@@ -1,11 +1,17 @@
 //! Where events go that the application cannot process.
 
+mod blob;
+mod event_hub;
+mod json;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+pub use self::blob::BlobDeadLetters;
+pub use self::event_hub::EventHubDeadLetters;
 use crate::error::BoxError;
 use crate::model::{GroupScope, OwnerId, PartitionId, ReceivedEvent};
 
@@ -21,12 +27,60 @@ pub struct DeadLetter {
     pub owner_id: OwnerId,
     /// The event.
     pub event: ReceivedEvent,
-    /// The error of the last call, with its sources.
+    /// The error of the last call, with its sources; at most [`MAX_REASON`](Self::MAX_REASON) bytes.
     pub reason: String,
-    /// How often the handler was called with it; 0 for an event that could not be decoded.
+    /// How often the handler was called with it; 0 for an event that could not be decoded, 1 for one that the handler
+    /// [buried itself](crate::PartitionContext::dead_letter).
     pub attempts: u32,
     /// When the last call failed.
     pub failed_at: SystemTime,
+}
+
+/// Where an event came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) scope: &'a GroupScope,
+    pub(crate) partition_id: &'a PartitionId,
+    pub(crate) owner_id: &'a OwnerId,
+}
+
+impl DeadLetter {
+    /// Most bytes of a [`reason`](Self::reason); what is longer ends in `…`. An error may quote what it failed at.
+    pub const MAX_REASON: usize = 4096;
+
+    pub(crate) fn new(
+        source: Source<'_>,
+        event: &ReceivedEvent,
+        reason: &str,
+        attempts: u32,
+    ) -> Self {
+        Self {
+            scope: source.scope.clone(),
+            partition_id: source.partition_id.clone(),
+            owner_id: source.owner_id.clone(),
+            event: event.clone(),
+            reason: shortened(reason, Self::MAX_REASON),
+            attempts,
+            failed_at: SystemTime::now(),
+        }
+    }
+}
+
+/// The text, or its beginning and a sign that there was more, in at most `max` bytes.
+fn shortened(text: &str, max: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let mut end = max.saturating_sub(MORE.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut short = text[..end].to_owned();
+    if end + MORE.len() <= max {
+        short.push_str(MORE);
+    }
+    short
 }
 
 /// Stores dead letters.
@@ -49,5 +103,29 @@ pub trait DeadLetterSink: fmt::Debug + Send + Sync + 'static {
 impl<S: DeadLetterSink + ?Sized> DeadLetterSink for Arc<S> {
     async fn store(&self, letter: &DeadLetter) -> Result<(), BoxError> {
         (**self).store(letter).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_long_reason_keeps_its_beginning() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("abcdef", 5), "ab…");
+        assert_eq!(shortened("äöü", 5), "ä…");
+        assert_eq!(shortened("abc", 2), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_reason_is_too_long(text in "\\PC{0,60}", max in 0usize..80) {
+            let short = shortened(&text, max);
+            prop_assert!(short.len() <= max);
+            prop_assert!(text.starts_with(short.trim_end_matches('…')));
+        }
     }
 }

@@ -7,7 +7,8 @@ mod transport;
 
 pub use connection_string::ConnectionStringError;
 pub use processor::{
-    BuildError, CheckpointError, InvalidPositionError, ProcessingError, ProcessorError,
+    BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
+    ProcessorError,
 };
 pub use store::{StoreError, StoreErrorKind};
 pub use transport::{TransportError, TransportErrorKind};

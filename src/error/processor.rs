@@ -107,6 +107,34 @@ impl CheckpointError {
     }
 }
 
+/// A dead letter that was not stored, as far as anybody knows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadLetterError {
+    /// The processor has no place for dead letters:
+    /// [`with_dead_letter_sink`](crate::EventProcessorBuilder::with_dead_letter_sink).
+    #[error("no dead letter sink is set")]
+    NoSink,
+    /// The sink panicked.
+    #[error("the dead letter sink panicked")]
+    Panicked,
+    /// The sink failed.
+    #[error("the sink failed")]
+    Store(#[source] BoxError),
+}
+
+impl DeadLetterError {
+    /// Whether the same call can succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoSink => false,
+            // What failed is the application's; nobody here can tell.
+            Self::Panicked | Self::Store(_) => true,
+        }
+    }
+}
+
 /// Trouble that the processor survives, as [`on_error`](crate::processor::EventHandler::on_error) gets it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -143,7 +171,7 @@ pub enum ProcessingError {
     },
     /// A dead letter was not stored. Tried again until it is; the partition waits.
     #[error("storing a dead letter")]
-    DeadLetter(#[source] BoxError),
+    DeadLetter(#[source] DeadLetterError),
     /// The partition is not read until it is resumed, as
     /// [`FailureAction::StopPartition`](crate::FailureAction::StopPartition) says. The failure was told before.
     #[error("the partition is stopped until it is resumed")]
@@ -201,7 +229,7 @@ impl ProcessingError {
             }
             Self::Undecodable { .. } | Self::Skipped { .. } | Self::PartitionStopped => false,
             Self::EventsMissing { .. } | Self::InvalidPosition(_) => false,
-            Self::DeadLetter(_) => true,
+            Self::DeadLetter(error) => error.is_transient(),
             Self::OwnershipUnproven => true,
             Self::Checkpoint(error) => error.is_transient(),
             Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),

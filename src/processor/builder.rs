@@ -15,7 +15,8 @@ use super::handler::{ErasedHandler, EventHandler};
 use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 use super::parallel::OrderingKey;
 use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
-use super::pump::{Halt, Shared};
+use super::pump::Shared;
+use super::stopper::{Running, Stopper};
 use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
 use crate::checkpoint::{CheckpointStore, validate};
 use crate::dead_letter::DeadLetterSink;
@@ -340,6 +341,7 @@ impl EventProcessorBuilder {
             ordering_key,
             ..
         } = self;
+        let stopper = Stopper::new(options.shutdown_timeout);
         let shared = Shared {
             scope,
             owner_id,
@@ -352,11 +354,12 @@ impl EventProcessorBuilder {
             notes: Arc::default(),
             dead_letters,
             ordering_key,
-            halt: Halt::default(),
+            stopper: stopper.clone(),
             restarts: Arc::default(),
         };
         Ok(EventProcessor {
             shared: Arc::new(shared),
+            running: Running(stopper),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Calling the handler with events, and what follows when it fails.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,12 +10,12 @@ use super::failure::FailureAction;
 use super::fence::Fence;
 use super::handler::CloseReason;
 use super::pump::Shared;
-use super::report::{contained, report};
+use super::report::{bury, contained, report};
 use super::restart::RestartSlot;
 use super::signal::StopSignal;
 use super::term::TermEnd;
-use crate::dead_letter::DeadLetter;
-use crate::error::{BoxError, ProcessingError};
+use crate::dead_letter::{DeadLetter, Source};
+use crate::error::ProcessingError;
 use crate::model::ReceivedEvent;
 use crate::retry::Backoff;
 use crate::telemetry;
@@ -119,7 +119,7 @@ impl Caller {
                 }
                 FailureAction::StopProcessor => {
                     let partition_id = self.context.partition_id().clone();
-                    self.shared.halt.because(partition_id, error);
+                    self.shared.stopper.because(partition_id, error);
                     return Settled::Ended(TermEnd::Closed(CloseReason::Shutdown));
                 }
             }
@@ -135,17 +135,15 @@ impl Caller {
     ) -> Result<(), TermEnd> {
         let options = &self.shared.options;
         for event in events {
-            let letter = DeadLetter {
-                scope: self.shared.scope.clone(),
-                partition_id: self.context.partition_id().clone(),
-                owner_id: self.shared.owner_id.clone(),
-                event: event.clone(),
-                reason: telemetry::chain(error).to_string(),
-                attempts,
-                failed_at: SystemTime::now(),
+            let source = Source {
+                scope: &self.shared.scope,
+                partition_id: self.context.partition_id(),
+                owner_id: &self.shared.owner_id,
             };
+            let reason = telemetry::chain(error).to_string();
+            let letter = DeadLetter::new(source, event, &reason, attempts);
             let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
-            while let Err(error) = self.store(&letter).await {
+            while let Err(error) = bury(self.shared.dead_letters.as_deref(), &letter).await {
                 self.report(&ProcessingError::DeadLetter(error)).await;
                 self.wait(&mut backoff).await?;
             }
@@ -156,21 +154,6 @@ impl Caller {
             );
         }
         Ok(())
-    }
-
-    async fn store(&self, letter: &DeadLetter) -> Result<(), BoxError> {
-        match &self.shared.dead_letters {
-            Some(sink) => {
-                let stored = async { sink.store(letter).await };
-                match contained("store", stored).await {
-                    Ok(()) => Ok(()),
-                    Err(ProcessingError::Handler { source, .. }) => Err(source),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            // Only an error of the handler's can ask for it then; `build` refuses the policy.
-            None => Err("no dead letter sink is set".into()),
-        }
     }
 
     /// Waits before a retry, and until the partition is known to be ours. `Err`: the term ends instead.

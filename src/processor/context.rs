@@ -7,9 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Checkpointer;
 use super::progress::Place;
+use super::pump::Shared;
+use super::report::bury;
 use super::restart::Restart;
+use super::stopper::Stopper;
 use super::writer::SharedProgress;
-use crate::error::CheckpointError;
+use crate::dead_letter::{DeadLetter, DeadLetterSink, Source};
+use crate::error::{CheckpointError, DeadLetterError};
 use crate::model::{
     EventPosition, GroupScope, LastEnqueuedEventProperties, OwnerId, PartitionId, ReceivedEvent,
 };
@@ -31,25 +35,29 @@ struct Inner {
     wishes: Option<Arc<SharedProgress>>,
     /// The last event that was delivered.
     last: Mutex<Option<ReceivedEvent>>,
+    stopper: Stopper,
+    dead_letters: Option<Arc<dyn DeadLetterSink>>,
 }
 
 impl PartitionContext {
+    /// Keeps parts of `shared`, not the whole: a handler may keep contexts, and would never be dropped.
     pub(super) fn new(
-        scope: GroupScope,
-        owner_id: OwnerId,
+        shared: &Shared,
         checkpointer: Checkpointer,
         stopping: CancellationToken,
         wishes: Option<Arc<SharedProgress>>,
     ) -> Self {
         let partition_id = checkpointer.partition_id().clone();
         let inner = Inner {
-            scope,
+            scope: shared.scope.clone(),
             partition_id,
-            owner_id,
+            owner_id: shared.owner_id.clone(),
             checkpointer,
             stopping,
             wishes,
             last: Mutex::default(),
+            stopper: shared.stopper.clone(),
+            dead_letters: shared.dead_letters.clone(),
         };
         Self {
             inner: Arc::new(inner),
@@ -101,6 +109,39 @@ impl PartitionContext {
     /// Dropping the future has no effect.
     pub async fn stopping(&self) {
         self.inner.stopping.cancelled().await;
+    }
+
+    /// Stops the whole processor gracefully, as [`Stopper::stop`] does from outside: returns at once; this hook may
+    /// finish, and none but the close hook follows.
+    pub fn stop_processor(&self) {
+        self.inner.stopper.stop();
+    }
+
+    /// Stores an event as a dead letter, in the sink of the processor
+    /// ([`with_dead_letter_sink`](super::EventProcessorBuilder::with_dead_letter_sink)): for a hook that gets a batch and
+    /// cannot process one event of it. What becomes of the event after that is the hook's matter, as that of all others.
+    ///
+    /// Tries once. A hook that returns the error leaves the rest to the failure policy.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError::NoSink`] if the processor has none; otherwise what kept the event from being stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether the event was stored. Storing it again is harmless.
+    pub async fn dead_letter(
+        &self,
+        event: &ReceivedEvent,
+        reason: impl fmt::Display + Send,
+    ) -> Result<(), DeadLetterError> {
+        let source = Source {
+            scope: &self.inner.scope,
+            partition_id: &self.inner.partition_id,
+            owner_id: &self.inner.owner_id,
+        };
+        let letter = DeadLetter::new(source, event, &reason.to_string(), 1);
+        bury(self.inner.dead_letters.as_deref(), &letter).await
     }
 
     /// Stores that everything up to and including `event` is done: whoever reads the partition next starts after it.

@@ -137,8 +137,8 @@ impl Control {
         let shared = Arc::clone(&self.shared);
         let stop_pumps = async move {
             tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = shared.halt.asked() => shutdown.cancel(),
+                () = shutdown.cancelled() => shared.stopper.stop(),
+                () = shared.stopper.asked() => shutdown.cancel(),
             }
             if !lingers.load(Ordering::Relaxed) {
                 pumps_stop.cancel();
@@ -153,7 +153,8 @@ impl Control {
         }
         let shared = Arc::clone(&self.shared);
         let report = stop(self).await;
-        match shared.halt.take_cause() {
+        shared.stopper.ended(report.clone());
+        match shared.stopper.take_cause() {
             Some(error) => Err(error),
             None => Ok(report),
         }

@@ -265,10 +265,10 @@ impl Control {
         let mut writes = stream::iter(all)
             .map(|(claim, latest)| write(Arc::clone(&shared), claim, latest))
             .buffer_unordered(MAX_CONCURRENT_WRITES);
-        let shutdown = self.shutdown.clone();
+        let (shutdown, stopper) = (self.shutdown.clone(), self.shared.stopper.clone());
         let grace = async move {
             shutdown.cancelled().await;
-            tokio::time::sleep(STOP_GRACE).await;
+            tokio::time::sleep(STOP_GRACE.min(stopper.left())).await;
         };
         tokio::pin!(grace);
         let mut outcome = Outcome::default();

@@ -174,7 +174,8 @@ where
     }
 }
 
-/// [`EventHandler`] in the form that can be stored without its type, so that the processor is not generic.
+/// [`EventHandler`] in the form that can be stored without its type, so that the processor is not generic. Nothing of a
+/// hook runs, or panics, before its future is polled.
 pub(crate) trait ErasedHandler: Send + Sync + 'static {
     fn on_event<'a>(
         &'a self,
@@ -214,7 +215,7 @@ impl<H: EventHandler> ErasedHandler for H {
         context: &'a PartitionContext,
         event: ReceivedEvent,
     ) -> BoxFuture<'a, HandlerResult> {
-        EventHandler::on_event(self, context, event).boxed()
+        async move { EventHandler::on_event(self, context, event).await }.boxed()
     }
 
     fn on_event_batch<'a>(
@@ -222,18 +223,18 @@ impl<H: EventHandler> ErasedHandler for H {
         context: &'a PartitionContext,
         events: Vec<ReceivedEvent>,
     ) -> BoxFuture<'a, HandlerResult> {
-        EventHandler::on_event_batch(self, context, events).boxed()
+        async move { EventHandler::on_event_batch(self, context, events).await }.boxed()
     }
 
     fn on_idle<'a>(&'a self, context: &'a PartitionContext) -> BoxFuture<'a, HandlerResult> {
-        EventHandler::on_idle(self, context).boxed()
+        async move { EventHandler::on_idle(self, context).await }.boxed()
     }
 
     fn on_partition_initialize<'a>(
         &'a self,
         context: &'a PartitionContext,
     ) -> BoxFuture<'a, HandlerResult<Option<EventPosition>>> {
-        EventHandler::on_partition_initialize(self, context).boxed()
+        async move { EventHandler::on_partition_initialize(self, context).await }.boxed()
     }
 
     fn on_partition_close<'a>(
@@ -241,7 +242,7 @@ impl<H: EventHandler> ErasedHandler for H {
         context: &'a PartitionContext,
         reason: CloseReason,
     ) -> BoxFuture<'a, HandlerResult> {
-        EventHandler::on_partition_close(self, context, reason).boxed()
+        async move { EventHandler::on_partition_close(self, context, reason).await }.boxed()
     }
 
     fn on_error<'a>(
@@ -249,6 +250,6 @@ impl<H: EventHandler> ErasedHandler for H {
         context: Option<&'a PartitionContext>,
         error: &'a ProcessingError,
     ) -> BoxFuture<'a, ()> {
-        EventHandler::on_error(self, context, error).boxed()
+        async move { EventHandler::on_error(self, context, error).await }.boxed()
     }
 }

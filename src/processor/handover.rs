@@ -77,21 +77,27 @@ pub(super) async fn tell_all(shared: &Shared, partition_ids: &BTreeSet<Partition
     }
 }
 
-/// Gives a claim back to the owner before us, which has not told us to begin: it goes on as if nothing had been.
+/// Gives a claim back to the owner before us, which has not told us to begin: it goes on as if nothing had been. Returns
+/// whether the record is certain not to be in our name.
 pub(super) async fn withdraw(
     shared: Arc<Shared>,
     partition_id: PartitionId,
     etag: ETag,
     from: OwnerId,
-) {
+) -> bool {
     let outcome = write(&shared, &partition_id, Some(&from), etag).await;
-    if matches!(outcome, Some(WriteOutcome::Lost))
-        && let Some((owner_id, etag)) = holder(&shared, &partition_id).await
-        && owner_id.is_same_as(&shared.owner_id)
-    {
-        // It has told us since: nobody reads.
-        write(&shared, &partition_id, None, etag).await;
+    if !matches!(outcome, Some(WriteOutcome::Lost)) {
+        return matches!(outcome, Some(WriteOutcome::Written(_)));
     }
+    let Some((owner_id, etag)) = holder(&shared, &partition_id).await else {
+        return false;
+    };
+    if !owner_id.is_same_as(&shared.owner_id) {
+        return true;
+    }
+    // It has told us since: nobody reads.
+    let outcome = write(&shared, &partition_id, None, etag).await;
+    matches!(outcome, Some(WriteOutcome::Written(_)))
 }
 
 /// `goes_on`: whether this processor would read the partition again if the claim was withdrawn.

@@ -13,13 +13,18 @@ use tokio::time::{Instant, timeout_at};
 use super::control::Control;
 use super::cycle::{MAX_CONCURRENT_WRITES, look_every};
 use super::handover::Heir;
-use super::stop::settle;
+use super::stop::{Pending, settle};
 use crate::balance::{leaving_id, promised_suspect_time};
 use crate::checkpoint::{OwnershipListing, WriteCondition, WriteOutcome};
 use crate::model::OwnerId;
 
 /// Hands partitions over until all have gone, nobody is left to take them, or `end`.
-pub(super) async fn linger(control: &mut Control, closing: &mut JoinSet<()>, end: Instant) {
+pub(super) async fn linger(
+    control: &mut Control,
+    closing: &mut JoinSet<()>,
+    pending: &Pending,
+    end: Instant,
+) {
     let Some(leaving) = leaving_id(&control.shared.owner_id) else {
         return;
     };
@@ -35,7 +40,7 @@ pub(super) async fn linger(control: &mut Control, closing: &mut JoinSet<()>, end
             // Pumps first: an heir waits for them.
             biased;
             Some((partition_id, pump)) = control.pumps.join_next() => {
-                settle(control, closing, partition_id, pump.ok());
+                settle(control, closing, pending, partition_id, pump.ok());
             }
             () = tokio::time::sleep_until(next_look.min(end)) => {
                 if Instant::now() >= end {
@@ -60,11 +65,11 @@ pub(super) async fn linger(control: &mut Control, closing: &mut JoinSet<()>, end
     // What was claimed and is not finished yet goes on as in any stop, but is given to its heir.
     if !control.heirs.is_empty() {
         control.pumps_stop.cancel();
-        let deadline = end + control.shared.options.shutdown_timeout / 2;
+        let deadline = Instant::now() + control.shared.stopper.left();
         while let Ok(Some((partition_id, pump))) =
             timeout_at(deadline, control.pumps.join_next()).await
         {
-            settle(control, closing, partition_id, pump.ok());
+            settle(control, closing, pending, partition_id, pump.ok());
         }
     }
 }

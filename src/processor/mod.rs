@@ -24,6 +24,7 @@ mod sequence;
 mod signal;
 mod start;
 mod stop;
+mod stopper;
 mod term;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,9 @@ mod writer;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -44,11 +47,13 @@ pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_
 pub use options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 pub use stop::StopReport;
+pub use stopper::Stopper;
 
 use self::checkpointer::Notes;
 use self::control::Control;
 use self::pump::Shared;
 use self::restart::{Restart, RestartSlot, Restarts};
+use self::stopper::Running;
 use crate::checkpoint::CheckpointStore;
 use crate::error::{CheckpointError, ProcessorError};
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
@@ -88,6 +93,7 @@ use crate::transport::Transport;
 /// ```
 pub struct EventProcessor {
     shared: Arc<Shared>,
+    running: Running,
 }
 
 impl EventProcessor {
@@ -112,7 +118,13 @@ impl EventProcessor {
         &self.shared.scope
     }
 
-    /// Runs until `shutdown` is cancelled, then stops gracefully: no new event is handed out, running handlers finish
+    /// Stops this processor from anywhere, also before it runs.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.shared.stopper.clone()
+    }
+
+    /// Runs until `shutdown` is cancelled or a [`Stopper`] asks, then stops gracefully: no new event is handed out, running handlers finish
     /// (up to `shutdown_timeout`), partitions are closed and given back, links are closed. If other processors of this
     /// crate are alive, each partition is first read on until one of them has claimed it
     /// ([`linger`](ProcessorOptions::linger)).
@@ -129,8 +141,11 @@ impl EventProcessor {
     /// Dropping the future is a crash: handlers are cut where they wait, nothing is given back, and other processors
     /// take the partitions once the ownership has expired. No task is left behind.
     pub async fn run(self, shutdown: CancellationToken) -> Result<StopReport, ProcessorError> {
+        let Self { shared, running } = self;
         // The loop's state is large; one box here keeps callers' futures small.
-        Box::pin(Control::new(self.shared, &shutdown).run()).await
+        let ended = Box::pin(Control::new(shared, &shutdown).run()).await;
+        drop(running);
+        ended
     }
 
     /// Runs in a task of its own.
@@ -140,18 +155,18 @@ impl EventProcessor {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn spawn(self) -> ProcessorHandle {
-        let shutdown = CancellationToken::new();
+        let stopper = self.stopper();
         let owner_id = self.shared.owner_id.clone();
         let (notes, restarts) = (
             Arc::clone(&self.shared.notes),
             Arc::clone(&self.shared.restarts),
         );
-        let task = AbortOnDropHandle::new(tokio::spawn(self.run(shutdown.clone())));
+        let task = AbortOnDropHandle::new(tokio::spawn(self.run(CancellationToken::new())));
         ProcessorHandle {
             owner_id,
             notes,
             restarts,
-            shutdown,
+            stopper,
             task,
         }
     }
@@ -172,7 +187,7 @@ pub struct ProcessorHandle {
     owner_id: OwnerId,
     notes: Arc<Notes>,
     restarts: Arc<Restarts>,
-    shutdown: CancellationToken,
+    stopper: Stopper,
     task: AbortOnDropHandle<Result<StopReport, ProcessorError>>,
 }
 
@@ -246,7 +261,15 @@ impl ProcessorHandle {
         self.notes.regressions_repaired.load(Ordering::Relaxed)
     }
 
-    /// Stops gracefully and waits until that is done.
+    /// Stops this processor from anywhere. It does not keep it running: only the handle does.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Stops gracefully and waits until that is done, which takes at most
+    /// [`shutdown_timeout`](ProcessorOptions::shutdown_timeout) and a second. Not for a hook of the processor, which the
+    /// stop waits for: there, use [`PartitionContext::stop_processor`].
     ///
     /// # Errors
     ///
@@ -254,9 +277,23 @@ impl ProcessorHandle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future after its first poll is a crash.
+    /// Dropping the future is a crash.
     pub async fn shutdown(self) -> Result<StopReport, ProcessorError> {
-        self.shutdown.cancel();
+        self.stopper.stop();
+        self.join().await
+    }
+
+    /// As [`shutdown`](Self::shutdown), with another timeout.
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown`](Self::shutdown).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is a crash.
+    pub async fn shutdown_within(self, timeout: Duration) -> Result<StopReport, ProcessorError> {
+        self.stopper.stop_within(timeout);
         self.join().await
     }
 
@@ -270,11 +307,18 @@ impl ProcessorHandle {
     ///
     /// Dropping the future is a crash.
     pub async fn join(self) -> Result<StopReport, ProcessorError> {
-        match self.task.await {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // Only a runtime that shuts down cancels the task.
-            Err(_) => Ok(StopReport::default()),
-        }
+        ended(self.task.await)
+    }
+}
+
+/// How a processor in a task of its own has ended.
+fn ended(
+    joined: Result<Result<StopReport, ProcessorError>, JoinError>,
+) -> Result<StopReport, ProcessorError> {
+    match joined {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only a runtime that shuts down cancels the task.
+        Err(_) => Ok(StopReport::default()),
     }
 }

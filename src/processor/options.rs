@@ -175,7 +175,7 @@ impl Default for ProcessorOptions {
 }
 
 /// Beyond this the arithmetic of deadlines would overflow; nobody means it.
-const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// fe2o3-amqp's session window: more credit than that could stall the session for every link on it
 /// (measured; see ARCHITECTURE.md, non-obvious).

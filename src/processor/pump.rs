@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Notes;
 use super::fence::{Fence, Lease};
@@ -15,10 +14,11 @@ use super::options::ProcessorOptions;
 use super::parallel::OrderingKey;
 use super::restart::{Registration, Restart, Restarts};
 use super::signal::StopSignal;
+use super::stopper::Stopper;
 use super::term::{Term, TermEnd};
 use crate::checkpoint::CheckpointStore;
 use crate::dead_letter::DeadLetterSink;
-use crate::error::{ProcessingError, ProcessorError, TransportError};
+use crate::error::TransportError;
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
 use crate::retry::Backoff;
 use crate::telemetry;
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     /// Where events go that the application cannot process.
     pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(super) ordering_key: OrderingKey,
-    pub(super) halt: Halt,
+    pub(super) stopper: Stopper,
     /// Where partitions are asked to start again.
     pub(super) restarts: Arc<Restarts>,
     /// The only source of chance in the processor, so that a seed fixes all of it.
@@ -62,39 +62,6 @@ impl fmt::Debug for Shared {
             .field("store", &self.store)
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// Ends the processor from within.
-#[derive(Debug, Default)]
-pub(super) struct Halt {
-    asked: CancellationToken,
-    cause: Mutex<Option<ProcessorError>>,
-}
-
-impl Halt {
-    /// Stops the processor because of a failure in a partition. The first one counts.
-    pub(super) fn because(&self, partition_id: PartitionId, error: ProcessingError) {
-        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-        cause.get_or_insert_with(|| ProcessorError::Handler {
-            partition_id,
-            source: Box::new(error),
-        });
-        drop(cause);
-        self.asked.cancel();
-    }
-
-    /// Completes when the processor is to stop. Cancel safe.
-    pub(super) async fn asked(&self) {
-        self.asked.cancelled().await;
-    }
-
-    /// Why it was stopped, if it was stopped from within.
-    pub(super) fn take_cause(&self) -> Option<ProcessorError> {
-        self.cause
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
     }
 }
 

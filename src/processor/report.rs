@@ -10,7 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::PartitionContext;
 use super::handler::{ErasedHandler, HandlerResult};
-use crate::error::ProcessingError;
+use crate::dead_letter::{DeadLetter, DeadLetterSink};
+use crate::error::{DeadLetterError, ProcessingError};
 use crate::telemetry;
 
 /// Runs one hook. A panic ends as an error; its payload is not looked at, since it may quote an event.
@@ -22,6 +23,22 @@ pub(super) async fn contained<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(source)) => Err(ProcessingError::Handler { hook, source }),
         Err(_) => Err(ProcessingError::HandlerPanicked { hook }),
+    }
+}
+
+/// Stores a dead letter, once. Without a sink that fails: `build` refuses a policy that needs one, but not an error of
+/// the handler that asks for it.
+pub(super) async fn bury(
+    sink: Option<&dyn DeadLetterSink>,
+    letter: &DeadLetter,
+) -> Result<(), DeadLetterError> {
+    let sink = sink.ok_or(DeadLetterError::NoSink)?;
+    // Within the future, so that nothing runs outside of what is contained.
+    let stored = async { sink.store(letter).await };
+    match contained("store", stored).await {
+        Ok(()) => Ok(()),
+        Err(ProcessingError::Handler { source, .. }) => Err(DeadLetterError::Store(source)),
+        Err(_) => Err(DeadLetterError::Panicked),
     }
 }
 

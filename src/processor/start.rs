@@ -23,7 +23,14 @@ impl Term<'_> {
     ) -> Result<(Option<Checkpoint>, Option<EventPosition>), TermEnd> {
         let mut backoff = self.pump.backoff();
         let checkpoint = loop {
-            match self.read_checkpoint().await {
+            let signal = self.pump.signal.clone();
+            // Dropped midway, it has at most written what stood there.
+            let read = tokio::select! {
+                biased;
+                reason = signal.stopped() => return Err(TermEnd::Closed(reason)),
+                read = self.read_checkpoint() => read,
+            };
+            match read {
                 Ok(checkpoint) => break checkpoint,
                 Err(CheckpointError::Store(error))
                     if error.kind() == StoreErrorKind::MalformedRecord =>

@@ -1,12 +1,12 @@
 //! The graceful end: handlers finish, ownership is given back, links close.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::control::Control;
 use super::handover::{give_up, hand_over, is_ours, tell_all, withdraw};
@@ -20,9 +20,13 @@ use crate::telemetry;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// Partitions whose handler was still running when the shutdown timeout ended. It was cut; what it had not
+    /// Partitions where a hook was still running when the shutdown timeout ended. It was cut; what it had not
     /// checkpointed will be processed again.
     pub cut_partitions: Vec<PartitionId>,
+    /// Partitions that may still be in this processor's name, because the store failed or did not answer in time. Others
+    /// take them once the ownership has expired. Empty with
+    /// [`keep_ownership_on_stop`](super::ProcessorOptions::keep_ownership_on_stop), where nothing is to be given back.
+    pub not_given_back: Vec<PartitionId>,
 }
 
 /// Time for giving back ownership and closing links once the last handler is done.
@@ -31,14 +35,19 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Stops in an order in which nothing is read twice: a partition is given back only after its handler has finished
 /// and its last checkpoint is written, and its link is closed only after that.
 pub(super) async fn stop(mut control: Control) -> StopReport {
-    let begun = Instant::now();
-    let deadline = begun + control.shared.options.shutdown_timeout;
+    let stopper = control.shared.stopper.clone();
+    let pending = Pending::of(&control);
     let mut closing = std::mem::take(&mut control.closing);
     // What we wait for is being read by the owner before, which goes on.
     for (partition_id, (_, waiting)) in std::mem::take(&mut control.awaited) {
         if let Some(etag) = control.owned.remove(&partition_id) {
             let shared = Arc::clone(&control.shared);
-            closing.spawn(withdraw(shared, partition_id, etag, waiting.from));
+            let pending = pending.clone();
+            closing.spawn(async move {
+                if withdraw(shared, partition_id.clone(), etag, waiting.from).await {
+                    pending.done(&partition_id);
+                }
+            });
         }
     }
     let goes_on = control.shared.options.keep_ownership_on_stop;
@@ -51,20 +60,44 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     let idle: BTreeMap<_, _> = idle;
     for (partition_id, etag) in idle {
         let shared = Arc::clone(&control.shared);
-        closing.spawn(give_back(shared, partition_id, Some(etag), None));
+        closing.spawn(give_back(
+            shared,
+            pending.clone(),
+            partition_id,
+            Some(etag),
+            None,
+        ));
     }
     if control.lingers.load(Ordering::Relaxed) {
-        let options = &control.shared.options;
-        let end = begun + options.linger.min(options.shutdown_timeout / 2);
-        linger(&mut control, &mut closing, end).await;
+        let linger_for = control.shared.options.linger.min(stopper.left() / 2);
+        let end = Instant::now() + linger_for;
+        let hurried = stopper.hurried();
+        let is_cut = tokio::select! {
+            biased;
+            () = hurried => true,
+            () = linger(&mut control, &mut closing, &pending, end) => false,
+        };
+        if is_cut {
+            // A mark may have landed unseen.
+            control.doubtful.extend(control.owned.keys().cloned());
+        }
     }
     control.pumps_stop.cancel();
-    while let Ok(Some((partition_id, end))) = timeout_at(deadline, control.pumps.join_next()).await
-    {
-        settle(&mut control, &mut closing, partition_id, end.ok());
+    loop {
+        tokio::select! {
+            biased;
+            ended = control.pumps.join_next() => match ended {
+                Some((partition_id, end)) => {
+                    settle(&mut control, &mut closing, &pending, partition_id, end.ok());
+                }
+                None => break,
+            },
+            () = stopper.overdue(Duration::ZERO) => break,
+        }
     }
 
-    let cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
+    let mut cut_partitions: Vec<_> = control.pumps.keys().cloned().collect();
+    cut_partitions.sort_unstable();
     if !cut_partitions.is_empty() {
         tracing::error!(
             target: telemetry::PROCESSOR,
@@ -80,6 +113,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     for (partition_id, heir) in std::mem::take(&mut control.heirs) {
         control.owned.remove(&partition_id);
         control.doubtful.insert(partition_id.clone());
+        pending.done(&partition_id);
         closing.spawn(hand_over(
             Arc::clone(&control.shared),
             partition_id,
@@ -91,7 +125,13 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     // Owned without a pump: cut.
     for (partition_id, etag) in std::mem::take(&mut control.owned) {
         let shared = Arc::clone(&control.shared);
-        closing.spawn(give_back(shared, partition_id, Some(etag), None));
+        closing.spawn(give_back(
+            shared,
+            pending.clone(),
+            partition_id,
+            Some(etag),
+            None,
+        ));
     }
     let closed = async {
         while closing.join_next().await.is_some() {}
@@ -99,24 +139,79 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
             // Whoever claimed one since we looked waits for us.
             tell_all(&control.shared, &kept).await;
         } else if !control.doubtful.is_empty() {
-            give_back_listed(&control.shared).await;
+            give_back_listed(&control.shared, &pending).await;
         }
     };
-    // In the ordinary case the timeout leaves a storage call its whole try.
-    let left = deadline.saturating_duration_since(Instant::now());
-    if timeout(left.max(CLOSE_TIMEOUT), closed).await.is_err() {
-        tracing::warn!(
-            target: telemetry::PROCESSOR,
-            "not everything was given back in time; the rest expires"
-        );
+    tokio::select! {
+        biased;
+        () = closed => {}
+        () = stopper.overdue(CLOSE_TIMEOUT) => {
+            tracing::warn!(
+                target: telemetry::PROCESSOR,
+                "not everything was given back and closed in time; the rest expires"
+            );
+        }
     }
-    StopReport { cut_partitions }
+    StopReport {
+        cut_partitions,
+        not_given_back: pending.left(&control),
+    }
+}
+
+/// What is in our name and is to be given back. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Pending(Arc<Mutex<InOurName>>);
+
+#[derive(Debug)]
+struct InOurName {
+    partitions: BTreeSet<PartitionId>,
+    /// A listing has shown that this is all.
+    is_all: bool,
+}
+
+impl Pending {
+    fn of(control: &Control) -> Self {
+        Self(Arc::new(Mutex::new(InOurName {
+            partitions: control.owned.keys().cloned().collect(),
+            is_all: false,
+        })))
+    }
+
+    /// The partition is not in our name any more, unless a write of ours is still to show up.
+    fn done(&self, partition_id: &PartitionId) {
+        self.lock().partitions.remove(partition_id);
+    }
+
+    fn listed(&self, partitions: BTreeSet<PartitionId>) {
+        *self.lock() = InOurName {
+            partitions,
+            is_all: true,
+        };
+    }
+
+    fn left(&self, control: &Control) -> Vec<PartitionId> {
+        if control.shared.options.keep_ownership_on_stop {
+            return Vec::new();
+        }
+        let pending = self.lock();
+        let mut left = pending.partitions.clone();
+        if !pending.is_all {
+            left.extend(control.doubtful.iter().cloned());
+        }
+        left.into_iter().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InOurName> {
+        // A panic cannot leave the set half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A pump has ended: its heir is told to begin, or the partition is given back.
 pub(super) fn settle(
     control: &mut Control,
     closing: &mut JoinSet<()>,
+    pending: &Pending,
     partition_id: PartitionId,
     end: Option<PumpEnd>,
 ) {
@@ -126,25 +221,36 @@ pub(super) fn settle(
         Some(heir) => {
             // It may have withdrawn its claim, and the record is in our name again.
             control.doubtful.insert(partition_id.clone());
+            pending.done(&partition_id);
             let goes_on = shared.options.keep_ownership_on_stop;
             closing.spawn(hand_over(shared, partition_id, heir, end, goes_on));
         }
         None => {
-            closing.spawn(give_back(shared, partition_id, etag, end));
+            closing.spawn(give_back(shared, pending.clone(), partition_id, etag, end));
         }
     }
 }
 
 async fn give_back(
     shared: Arc<Shared>,
+    pending: Pending,
     partition_id: PartitionId,
     etag: Option<ETag>,
     end: Option<PumpEnd>,
 ) {
     let is_taken = match etag {
         Some(_) if shared.options.keep_ownership_on_stop => false,
-        Some(etag) => relinquish(&shared, &partition_id, etag).await,
-        None => end.as_ref().is_some_and(|end| end.receiver.is_some()),
+        Some(etag) => match relinquish(&shared, &partition_id, etag).await {
+            Some(is_taken) => {
+                pending.done(&partition_id);
+                is_taken
+            }
+            None => false,
+        },
+        None => {
+            pending.done(&partition_id);
+            end.as_ref().is_some_and(|end| end.receiver.is_some())
+        }
     };
     // Claimed since the last look: who did that waits for us.
     if is_taken {
@@ -155,16 +261,16 @@ async fn give_back(
     }
 }
 
-/// Returns whether somebody else had written before.
-async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> bool {
+/// Returns whether somebody else had written before; `None` if the store failed.
+async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> Option<bool> {
     let condition = WriteCondition::Matches(etag);
     let outcome = shared
         .store
         .claim_ownership(&shared.scope, partition_id, None, &condition)
         .await;
     let error = match outcome {
-        Ok(WriteOutcome::Written(_)) => return false,
-        Ok(WriteOutcome::Lost) => return true,
+        Ok(WriteOutcome::Written(_)) => return Some(false),
+        Ok(WriteOutcome::Lost) => return Some(true),
         Ok(WriteOutcome::Unknown(error)) | Err(error) => error,
     };
     tracing::warn!(
@@ -172,11 +278,11 @@ async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> 
         %partition_id, error = %telemetry::chain(&error),
         "ownership was not given back; it expires"
     );
-    false
+    None
 }
 
 /// Gives back what the records say is ours: finds writes whose outcome we never learnt.
-async fn give_back_listed(shared: &Arc<Shared>) {
+async fn give_back_listed(shared: &Arc<Shared>, pending: &Pending) {
     let listing = match shared.store.list_ownership(&shared.scope).await {
         Ok(listing) => listing,
         Err(error) => {
@@ -188,16 +294,22 @@ async fn give_back_listed(shared: &Arc<Shared>) {
             return;
         }
     };
-    let mut seen = BTreeSet::new();
+    let mut mine = BTreeMap::new();
     for ownership in listing.ownerships {
         let is_mine = ownership
             .owner_id
             .is_some_and(|owner| is_ours(shared, &owner));
-        let partition_id = ownership.partition_id;
-        if is_mine
-            && seen.insert(partition_id.clone())
-            && relinquish(shared, &partition_id, ownership.etag).await
-        {
+        if is_mine {
+            mine.insert(ownership.partition_id, ownership.etag);
+        }
+    }
+    pending.listed(mine.keys().cloned().collect());
+    for (partition_id, etag) in mine {
+        let Some(is_taken) = relinquish(shared, &partition_id, etag).await else {
+            continue;
+        };
+        pending.done(&partition_id);
+        if is_taken {
             give_up(shared, &partition_id).await;
         }
     }

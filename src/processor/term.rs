@@ -94,8 +94,7 @@ impl<'a> Term<'a> {
             .progress(is_parallel, is_reset);
         let progress = progress.map(SharedProgress::new);
         let context = PartitionContext::new(
-            shared.scope.clone(),
-            shared.owner_id.clone(),
+            shared,
             checkpointer,
             pump.signal.stopping().clone(),
             progress.clone().filter(|_| is_parallel),
@@ -288,7 +287,7 @@ impl<'a> Term<'a> {
             return;
         }
         // A store that does not answer must not use up the time in which the stop is to be done.
-        let limit = self.options().shutdown_timeout / 3;
+        let limit = self.pump.shared.stopper.left() / 3;
         for error in writer.finish(limit).await {
             self.report(ProcessingError::Checkpoint(error)).await;
         }

@@ -19,6 +19,7 @@ use crate::model::{
 };
 
 pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport};
+pub(crate) use amqp::{OutgoingEvent, SendError};
 
 /// How a receiver of one partition is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::expect_used, reason = "tests")]
 
+mod dead_letters;
 mod events;
 mod kill;
 mod mixed_group;

@@ -113,6 +113,27 @@ impl Tools {
         Value::clone(&lines[0].value)
     }
 
+    /// Lists the records of a group on Azurite with `store.mjs` and returns what it printed.
+    pub(crate) async fn store_js(&self, container: &str, names: &[&str]) -> Value {
+        let mut program = self
+            .js("store.mjs")
+            .args(names)
+            .env("STORAGE_CONNECTION_STRING", &self.storage_connection_string)
+            .env("CHECKPOINT_CONTAINER", container)
+            .env("STORAGE_BLOB_PACKAGE", "storage-blob-for-azurite")
+            .spawn();
+        program.exited(START).await;
+        program.succeeded();
+        let lines = program.lines();
+        assert_eq!(lines.len(), 1, "{program:?}");
+        Value::clone(&lines[0].value)
+    }
+
+    /// Where Azurite is.
+    pub(crate) fn storage(&self) -> &str {
+        &self.storage_connection_string
+    }
+
     /// A container of its own for each test.
     pub(crate) async fn create_container(&self) -> String {
         let container = format!("interop-{}", Uuid::new_v4().simple());

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod checkpoint_store;
+mod dead_letters;
 mod input;
 mod network;
 mod odd_deliveries;

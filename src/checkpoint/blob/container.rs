@@ -132,6 +132,17 @@ impl Container {
         .await
     }
 
+    /// As [`ContainerRequests::put`].
+    pub(super) async fn put(
+        &self,
+        deadline: Deadline,
+        name: &str,
+        content: &Bytes,
+    ) -> Ended<Written> {
+        self.run(deadline, || self.requests.put(name, content))
+            .await
+    }
+
     /// Reads metadata and version of a blob; `None` if there is no such blob.
     pub(super) async fn properties(
         &self,

@@ -2,6 +2,7 @@
 
 mod container;
 mod failure;
+mod folder;
 #[cfg(feature = "unstable-fuzz")]
 pub(super) mod fuzz;
 #[cfg(feature = "legacy-storage")]
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use self::container::{Container, Deadline, Listing};
+pub(crate) use self::folder::BlobFolder;
 use self::legacy_checkpoints::LegacyReader;
 pub use self::legacy_checkpoints::{LegacyCheckpoints, LegacyLayout};
 use self::names::BlobNames;

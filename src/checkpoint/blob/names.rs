@@ -64,6 +64,19 @@ impl BlobNames {
     pub(super) fn checkpoint(&self, partition_id: &PartitionId) -> Result<String, StoreError> {
         under(self.checkpoint_prefix(), partition_id)
     }
+
+    /// Where an event lies that could not be processed.
+    ///
+    /// INTEROP: a place of its own beside the two that the SDKs list, so that a container of checkpoints may hold it.
+    pub(super) fn dead_letter(
+        &self,
+        partition_id: &PartitionId,
+        sequence_number: i64,
+    ) -> Result<String, StoreError> {
+        let folder = under(format!("{}deadletter/", self.group), partition_id)?;
+        let name = format!("{folder}/{sequence_number:020}");
+        checked(name)
+    }
 }
 
 /// The partition a listed blob is about; `None` for a directory or anything else that is no record.
@@ -144,13 +157,17 @@ pub(super) fn is_prefix(text: &str) -> bool {
 fn under(mut prefix: String, partition_id: &PartitionId) -> Result<String, StoreError> {
     check_segment("partition id", partition_id.as_str())?;
     prefix.push_str(partition_id.as_str());
-    if prefix.len() > MAX_NAME {
+    checked(prefix)
+}
+
+fn checked(name: String) -> Result<String, StoreError> {
+    if name.len() > MAX_NAME {
         return Err(StoreError::new(
             StoreErrorKind::InvalidValue,
             format!("the names make a blob name longer than {MAX_NAME} bytes"),
         ));
     }
-    Ok(prefix)
+    Ok(name)
 }
 
 /// The client encodes everything else (`%`, `?`, `#`, spaces), so only what has a meaning inside of a path is
@@ -201,6 +218,27 @@ mod tests {
             names.ownership_prefix(),
             "Contoso.ServiceBus.windows.net/MyHub/$Default/ownership/"
         );
+    }
+
+    #[test]
+    fn a_dead_letter_lies_in_the_order_of_the_partition_and_where_nobody_lists() {
+        let names = BlobNames::new(&scope(), NameCase::Folded).unwrap();
+        let letter = |number| names.dead_letter(&"3".into(), number).unwrap();
+        assert_eq!(
+            letter(4711),
+            "contoso.servicebus.windows.net/myhub/$default/deadletter/3/00000000000000004711"
+        );
+        assert!(letter(9) < letter(10));
+        assert!(letter(i64::MAX).ends_with("/09223372036854775807"));
+        // Python, JS, .NET, Go and Rust list with these prefixes, Java with the first two in any spelling.
+        for prefix in ["ownership", "checkpoint"] {
+            let listed = format!("contoso.servicebus.windows.net/myhub/$default/{prefix}");
+            assert!(!letter(1).starts_with(&listed));
+        }
+        // Those of earlier generations list the whole group, and take what lies directly below.
+        assert_eq!(partition_of(names.prefix(), &letter(1)), None);
+        assert!(names.dead_letter(&"../x".into(), 1).is_err());
+        assert!(names.dead_letter(&"x".repeat(1000).into(), 1).is_err());
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(super) const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Most bytes of a blob whose content is read. A checkpoint in an old format has about 200.
 pub(super) const MAX_CONTENT: usize = 64 * 1024;
 
+/// What the content of blobs is that are put.
+pub(super) const CONTENT_TYPE: &str = "application/json";
+
 /// One container, as a client library reaches it. Every method is one request: no retry, no deadline.
 #[async_trait]
 pub(super) trait ContainerRequests: Send + Sync + 'static {
@@ -32,6 +35,11 @@ pub(super) trait ContainerRequests: Send + Sync + 'static {
         metadata: &Metadata,
         version: Option<&ETag>,
     ) -> Result<Written, Failure>;
+
+    /// Puts a blob with this JSON, over one of this name that is there.
+    ///
+    /// PROTOCOL: `Put Blob` without a condition.
+    async fn put(&self, name: &str, content: &Bytes) -> Result<Written, Failure>;
 
     /// Reads metadata and version of a blob.
     async fn properties(&self, name: &str) -> Result<Record, Failure>;

@@ -2,6 +2,9 @@
 
 mod balancing;
 mod checkpoints;
+mod containment;
+mod dead_letters;
+mod deadlines;
 mod failures;
 mod figures;
 mod gaps;

@@ -44,6 +44,7 @@ use slot::{Lease, Slot, Tries};
 
 pub use options::AmqpOptions;
 pub use sender::AmqpSender;
+pub(crate) use sender::{OutgoingEvent, SendError};
 
 /// Where this module's log events can be found.
 const TARGET: &str = "eventhubs_processor::transport";

@@ -91,6 +91,12 @@ impl RawBlob {
             .await
     }
 
+    /// A blob and its content.
+    pub(super) async fn get(&self, container: &str, name: &str) -> (Answer, Vec<u8>) {
+        let path = format!("{container}/{name}");
+        self.exchange("GET", &path, &[], &[], "").await
+    }
+
     pub(super) async fn delete(&self, container: &str, name: &str) {
         let answer = self
             .request("DELETE", &format!("{container}/{name}"), &[], &[])
@@ -136,6 +142,17 @@ impl RawBlob {
         headers: &[(String, String)],
         content: &str,
     ) -> Answer {
+        self.exchange(method, path, query, headers, content).await.0
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(String, String)],
+        content: &str,
+    ) -> (Answer, Vec<u8>) {
         let base = self.endpoint.path().trim_end_matches('/');
         let path = format!("{base}/{path}");
         let mut ms_headers = headers.to_vec();
@@ -182,16 +199,18 @@ impl RawBlob {
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.unwrap();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let (head, _) = text.split_once("\r\n\r\n").unwrap();
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let content = bytes.split_off(end.unwrap() + 4);
+        let head = String::from_utf8_lossy(&bytes);
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap();
-        Answer {
+        let answer = Answer {
             status: status.parse().unwrap(),
             headers: lines
                 .filter_map(|line| line.split_once(':'))
                 .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
                 .collect(),
-        }
+        };
+        (answer, content)
     }
 }

@@ -19,7 +19,9 @@ use url::Url;
 use self::http::PooledClient;
 use super::failure::Failure;
 use super::metadata::Metadata;
-use super::requests::{ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted};
+use super::requests::{
+    CONTENT_TYPE, ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted,
+};
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 use crate::checkpoint::Written;
 use crate::credential::StorageCredential;
@@ -61,6 +63,15 @@ impl ContainerRequests for Client {
             .put_block_blob(Bytes::new())
             .metadata(to_foreign(metadata))
             .if_match(IfMatchCondition::NotMatch("*".to_owned()));
+        let answer = request.await?;
+        written(&answer.etag, answer.last_modified.into())
+    }
+
+    async fn put(&self, name: &str, content: &Bytes) -> Result<Written, Failure> {
+        let request = self
+            .blob(name)
+            .put_block_blob(content.clone())
+            .content_type(CONTENT_TYPE);
         let answer = request.await?;
         written(&answer.etag, answer.last_modified.into())
     }

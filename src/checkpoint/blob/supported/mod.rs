@@ -6,6 +6,7 @@ mod http;
 mod signing;
 mod token;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -29,7 +30,9 @@ use self::signing::SharedKeyPolicy;
 use self::token::TokenAdapter;
 use super::failure::Failure;
 use super::metadata::Metadata;
-use super::requests::{ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted};
+use super::requests::{
+    CONTENT_TYPE, ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted,
+};
 use super::shared_key::SharedKey;
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 use crate::checkpoint::Written;
@@ -118,6 +121,19 @@ impl ContainerRequests for Client {
         .if_not_exists();
         let client = self.0.blob_client(name).block_blob_client();
         let content = RequestContent::from(Vec::new());
+        let answer = Box::pin(client.upload(content, Some(options))).await?;
+        written(answer.raw_response.headers())
+    }
+
+    async fn put(&self, name: &str, content: &Bytes) -> Result<Written, Failure> {
+        let options = BlockBlobClientUploadOptions {
+            blob_content_type: Some(CONTENT_TYPE.to_owned()),
+            // One part, so that one request is made and no task is left behind.
+            partition_size: NonZeroU64::new(content.len() as u64),
+            ..BlockBlobClientUploadOptions::default()
+        };
+        let client = self.0.blob_client(name).block_blob_client();
+        let content = RequestContent::from(content.to_vec());
         let answer = Box::pin(client.upload(content, Some(options))).await?;
         written(answer.raw_response.headers())
     }

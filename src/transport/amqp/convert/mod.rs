@@ -1,4 +1,6 @@
-//! Messages of the wire into events, and AMQP values into ours. Pure.
+//! Messages of the wire into events and back, and AMQP values into ours and back. Pure.
+
+pub(super) mod outgoing;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -31,7 +31,8 @@ pub use model::{
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
     EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition,
-    LoadBalancingProfile, PartitionContext, ProcessorHandle, ProcessorOptions, StopReport, Stopper,
-    UnprovenOwnership, handler_fn, handler_fn_with,
+    LoadBalancingProfile, Partition, PartitionContext, Partitions, ProcessorHandle,
+    ProcessorOptions, PullProcessor, StopReport, Stopper, UnprovenOwnership, handler_fn,
+    handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

@@ -15,6 +15,7 @@ use super::handler::{ErasedHandler, EventHandler};
 use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 use super::parallel::OrderingKey;
 use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
+use super::pull::{PullProcessor, Puller};
 use super::pump::Shared;
 use super::stopper::{Running, Stopper};
 use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
@@ -279,6 +280,27 @@ impl EventProcessorBuilder {
     /// [`BuildError::InvalidOption`], naming the option.
     pub fn build(self, handler: impl EventHandler) -> Result<EventProcessor, BuildError> {
         self.build_erased(Arc::new(handler))
+    }
+
+    /// Makes a processor without a handler, whose partitions and events are streams. Nothing is sent before it is
+    /// spawned.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build); `concurrency` and `max_batch_size` are for handlers and refused here.
+    pub fn build_pull(self) -> Result<PullProcessor, BuildError> {
+        for (option, is_set) in [
+            ("concurrency", self.options.concurrency.get() > 1),
+            ("max_batch_size", self.options.max_batch_size.is_some()),
+        ] {
+            if is_set {
+                let reason = "a stream hands out one event at a time".to_owned();
+                return Err(BuildError::InvalidOption { option, reason });
+            }
+        }
+        let puller = Arc::new(Puller::default());
+        let processor = self.build_erased(Arc::clone(&puller) as Arc<dyn ErasedHandler>)?;
+        Ok(PullProcessor::new(processor, puller))
     }
 
     pub(crate) fn build_erased(

@@ -48,6 +48,17 @@ pub(super) enum Settled {
     Ended(TermEnd),
 }
 
+/// Returned by a hook of ours that was told to end before the application took the event. No failure.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody took the event")]
+pub(super) struct NotTaken;
+
+impl NotTaken {
+    fn is(error: &ProcessingError) -> bool {
+        matches!(error, ProcessingError::Handler { source, .. } if source.is::<Self>())
+    }
+}
+
 /// Calls the hooks of one term.
 #[derive(Debug)]
 pub(super) struct Caller {
@@ -85,6 +96,12 @@ impl Caller {
         let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
         let mut failures = 1;
         loop {
+            if NotTaken::is(&error) {
+                return Settled::Ended(match self.signal.reason() {
+                    Some(reason) => TermEnd::Closed(reason),
+                    None => TermEnd::Restarted { in_vain: false },
+                });
+            }
             self.report(&error).await;
             match options.failure_policy.action(&error, failures) {
                 FailureAction::Restart => return Settled::Ended(TermEnd::Failed),

@@ -214,19 +214,19 @@ impl Term<'_> {
         }
     }
 
-    /// Waits until the partition is not paused and known to be ours. `false`: told to stop instead.
+    /// Waits until the partition is not paused, the next event is asked for, and the partition known to be ours. `false`: told to stop instead.
     async fn go_ahead(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
         events: &mut VecDeque<ReceivedEvent>,
     ) -> Result<bool, TransportError> {
         let slot = Arc::clone(self.pump.restarts.slot());
-        while slot.is_paused() {
+        while !slot.is_open() {
             tokio::select! {
                 biased;
                 _ = self.pump.signal.stopped() => return Ok(false),
                 () = slot.asked() => return Ok(false),
-                () = slot.resumed() => {}
+                () = slot.opened() => {}
                 () = tokio::time::sleep(HEAR_EVERY) => {
                     self.hear(receiver, events)?;
                     self.pump.fence.link_is_up(receiver.silence());

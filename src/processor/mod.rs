@@ -16,6 +16,7 @@ mod options;
 mod parallel;
 mod policies;
 mod progress;
+mod pull;
 mod pump;
 mod register;
 mod report;
@@ -46,6 +47,7 @@ pub use failure::{FailureAction, FailurePolicy};
 pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_fn_with};
 pub use options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
+pub use pull::{Partition, Partitions, PullProcessor};
 pub use stop::StopReport;
 pub use stopper::Stopper;
 

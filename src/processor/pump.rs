@@ -193,6 +193,7 @@ impl Pump {
         );
         self.detour = match restart {
             Restart::AtCheckpoint => None,
+            Restart::Again => self.detour.take(),
             Restart::Seek(position) => Some(Detour {
                 position,
                 is_reset: false,

@@ -12,6 +12,8 @@ use crate::model::{EventPosition, PartitionId};
 pub(super) enum Restart {
     /// After the stored checkpoint, which somebody moved.
     AtCheckpoint,
+    /// As after a failure: after the stored checkpoint, or where a replay began.
+    Again,
     /// Elsewhere; the stored checkpoint stays until it is passed.
     Seek(EventPosition),
     /// Elsewhere; the next checkpoint replaces the stored one.
@@ -28,13 +30,16 @@ pub(super) struct RestartSlot {
 struct Wishes {
     restart: Option<Restart>,
     is_paused: bool,
+    /// Nobody asks for the next event.
+    is_held: bool,
 }
 
 impl RestartSlot {
     pub(super) fn ask(&self, restart: Restart) {
         self.wishes.send_modify(|wishes| {
             // What the application asks for goes before what the store suggests.
-            if restart != Restart::AtCheckpoint || wishes.restart.is_none() {
+            let is_wish = matches!(restart, Restart::Seek(_) | Restart::Reset(_));
+            if is_wish || wishes.restart.is_none() {
                 wishes.restart = Some(restart);
             }
         });
@@ -79,6 +84,33 @@ impl RestartSlot {
     /// Completes once the partition is not paused. Cancel safe.
     pub(super) async fn resumed(&self) {
         self.wait_for(|wishes| !wishes.is_paused).await;
+    }
+
+    /// Hands out no event until somebody asks for one.
+    pub(super) fn hold(&self) {
+        self.set_held(true);
+    }
+
+    /// Somebody asks for the next event.
+    pub(super) fn let_through(&self) {
+        self.set_held(false);
+    }
+
+    fn set_held(&self, is_held: bool) {
+        self.wishes
+            .send_if_modified(|wishes| std::mem::replace(&mut wishes.is_held, is_held) != is_held);
+    }
+
+    /// Whether an event may be handed out now.
+    pub(super) fn is_open(&self) -> bool {
+        let wishes = self.wishes.borrow();
+        !wishes.is_paused && !wishes.is_held
+    }
+
+    /// Completes once an event may be handed out. Cancel safe.
+    pub(super) async fn opened(&self) {
+        self.wait_for(|wishes| !wishes.is_paused && !wishes.is_held)
+            .await;
     }
 
     async fn wait_for(&self, is_so: impl FnMut(&Wishes) -> bool) {

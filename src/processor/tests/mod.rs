@@ -14,6 +14,7 @@ mod own_writes;
 mod parallel;
 mod policies;
 mod proofs;
+mod pulling;
 mod replacing;
 mod restarts;
 mod stopping;

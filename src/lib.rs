@@ -10,6 +10,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod model;
+#[doc = include_str!("observability.md")]
+pub mod observability {}
 mod processor;
 mod retry;
 mod telemetry;
@@ -21,7 +23,7 @@ pub use client::{EventHubConsumerClient, Receive, ReceiveError};
 pub use dead_letter::{BlobDeadLetters, DeadLetter, DeadLetterSink, EventHubDeadLetters};
 pub use error::{
     BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
-    ProcessorError, StoreError, TransportError,
+    ProcessorError, StallReason, StallRemedy, StoreError, TransportError,
 };
 pub use model::{
     AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
@@ -30,9 +32,10 @@ pub use model::{
 };
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
-    EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition,
-    LoadBalancingProfile, Partition, PartitionContext, Partitions, ProcessorHandle,
-    ProcessorOptions, PullProcessor, StopReport, Stopper, UnprovenOwnership, handler_fn,
+    EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition, LastError,
+    LoadBalancingProfile, LoadBalancingStatus, Partition, PartitionContext, PartitionState,
+    PartitionStatus, Partitions, ProcessorHandle, ProcessorOptions, ProcessorStatus, PullProcessor,
+    StatusWatch, StopReport, Stopper, StorageOperations, UnprovenOwnership, handler_fn,
     handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

@@ -8,6 +8,11 @@ pub(crate) const LOAD_BALANCER: &str = "eventhubs_processor::load_balancer";
 /// Terms of partitions: start, stop, failures, hooks.
 pub(crate) const PROCESSOR: &str = "eventhubs_processor::processor";
 
+/// Partitions that make no headway, hooks that take long.
+pub(crate) const WATCHDOG: &str = "eventhubs_processor::watchdog";
+/// Spans around calls of the handler.
+pub(crate) const HANDLER: &str = "eventhubs_processor::handler";
+
 /// An error with the errors behind it, on one line.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
     Chain(error)

@@ -15,7 +15,7 @@ use crate::error::{BuildError, ProcessingError, ProcessorError};
 use crate::model::{EventPosition, PartitionId};
 use crate::processor::{
     CheckpointPolicy, CloseReason, EventProcessorBuilder, HandlerResult, PartitionContext,
-    ProcessorOptions, StopReport,
+    ProcessorOptions, StatusWatch, StopReport,
 };
 
 /// What [`receive`](super::EventHubConsumerClient::receive) returns: takes the optional arguments and starts when
@@ -31,6 +31,7 @@ pub struct Receive {
     callbacks: Callbacks,
     closing: CancellationToken,
     shutdown: Option<CancellationToken>,
+    take_status: Option<Box<dyn FnOnce(StatusWatch) + Send>>,
     receiving: TaskTracker,
 }
 
@@ -61,6 +62,7 @@ impl Receive {
             callbacks,
             closing,
             shutdown: None,
+            take_status: None,
             receiving,
         }
     }
@@ -132,6 +134,12 @@ impl Receive {
         self
     }
 
+    /// Hands out a watch on what the processor is doing, once it is about to run.
+    pub fn with_status(mut self, take: impl FnOnce(StatusWatch) + Send + 'static) -> Self {
+        self.take_status = Some(Box::new(take));
+        self
+    }
+
     /// Stops gracefully when `shutdown` is cancelled, as well as by
     /// [`close`](super::EventHubConsumerClient::close).
     pub fn with_shutdown(mut self, shutdown: CancellationToken) -> Self {
@@ -183,10 +191,15 @@ impl IntoFuture for Receive {
             callbacks,
             closing,
             shutdown,
+            take_status,
             receiving,
         } = self;
         let receive = async move {
-            let run = builder.build(callbacks)?.run(closing.clone());
+            let processor = builder.build(callbacks)?;
+            if let Some(take) = take_status {
+                take(processor.status_watch());
+            }
+            let run = processor.run(closing.clone());
             let Some(shutdown) = shutdown else {
                 return Ok(run.await?);
             };

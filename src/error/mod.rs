@@ -2,6 +2,7 @@
 
 mod connection_string;
 mod processor;
+mod stall;
 mod store;
 mod transport;
 
@@ -10,6 +11,7 @@ pub use processor::{
     BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
     ProcessorError,
 };
+pub use stall::{StallReason, StallRemedy};
 pub use store::{StoreError, StoreErrorKind};
 pub use transport::{TransportError, TransportErrorKind};
 

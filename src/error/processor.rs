@@ -1,6 +1,10 @@
 //! Failures of the processor, its builder and its checkpoints.
 
-use super::{BoxError, ConnectionStringError, StoreError, TransportError};
+use std::time::Duration;
+
+use super::{
+    BoxError, ConnectionStringError, StallReason, StallRemedy, StoreError, TransportError,
+};
 use crate::model::{OwnerId, PartitionId};
 
 /// Options that do not fit together, or credentials that cannot be used. Found before anything is sent.
@@ -214,6 +218,18 @@ pub enum ProcessingError {
     /// A partition's checkpoint could not be read, so nobody knows where to start; tried again until it can.
     #[error("reading the checkpoint")]
     ReadCheckpoint(#[source] StoreError),
+    /// The service holds events that do not come, although the receiver is attached, nothing is wrong with it as far as
+    /// anybody says, and the handler is free ([`stall_timeout`](crate::ProcessorOptions::stall_timeout)). Told again with
+    /// each remedy that is tried.
+    #[error("no event has come for {quiet_for:?} although there are some; {remedy}")]
+    Stalled {
+        /// How deliveries fail to come.
+        reason: StallReason,
+        /// How long nothing has come.
+        quiet_for: Duration,
+        /// What is tried now.
+        remedy: StallRemedy,
+    },
     /// Receiving failed; the receiver is opened again after the last event it delivered.
     #[error("receiving")]
     Receive(#[source] TransportError),
@@ -230,7 +246,7 @@ impl ProcessingError {
             Self::Undecodable { .. } | Self::Skipped { .. } | Self::PartitionStopped => false,
             Self::EventsMissing { .. } | Self::InvalidPosition(_) => false,
             Self::DeadLetter(error) => error.is_transient(),
-            Self::OwnershipUnproven => true,
+            Self::OwnershipUnproven | Self::Stalled { .. } => true,
             Self::Checkpoint(error) => error.is_transient(),
             Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),
             Self::EventHub(error) | Self::Receive(error) => error.is_transient(),

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::EventProcessor;
+use super::checkpointer::Notes;
 use super::failure::FailurePolicy;
 use super::fence::Lease;
 use super::handler::{ErasedHandler, EventHandler};
@@ -17,6 +18,8 @@ use super::parallel::OrderingKey;
 use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 use super::pull::{PullProcessor, Puller};
 use super::pump::Shared;
+use super::restart::Restarts;
+use super::status::{Board, CountedStore};
 use super::stopper::{Running, Stopper};
 use crate::balance::{LoadBalancingStrategy, kin_id, promised_suspect_time};
 use crate::checkpoint::{CheckpointStore, validate};
@@ -258,6 +261,20 @@ impl EventProcessorBuilder {
         self
     }
 
+    /// Sets how long nothing may come from a partition that is behind before something is done about it; `None`: never.
+    #[must_use]
+    pub fn with_stall_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.options.stall_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a hook may run before a warning is logged; `None`: for ever.
+    #[must_use]
+    pub fn with_slow_handler_warning(mut self, after: Option<Duration>) -> Self {
+        self.options.slow_handler_warning = after;
+        self
+    }
+
     /// Sets how long a graceful stop waits for running handlers.
     #[must_use]
     pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
@@ -364,20 +381,31 @@ impl EventProcessorBuilder {
             ..
         } = self;
         let stopper = Stopper::new(options.shutdown_timeout);
+        let (store, calls) = CountedStore::new(store);
+        let (notes, restarts) = (Arc::<Notes>::default(), Arc::<Restarts>::default());
+        let board = Board::new(
+            scope.clone(),
+            owner_id.clone(),
+            Arc::clone(&notes),
+            Arc::clone(&restarts),
+            calls,
+        );
         let shared = Shared {
             scope,
             owner_id,
             transport,
-            store,
+            store: Arc::new(store),
             handler,
             options,
             lease: Arc::new(lease),
             rng: Mutex::new(rng),
-            notes: Arc::default(),
+            notes,
             dead_letters,
             ordering_key,
             stopper: stopper.clone(),
-            restarts: Arc::default(),
+            restarts,
+            _ended: board.ended.clone().drop_guard(),
+            board: Arc::new(board),
         };
         Ok(EventProcessor {
             shared: Arc::new(shared),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::PartitionContext;
 use super::failure::FailureAction;
@@ -13,6 +14,7 @@ use super::pump::Shared;
 use super::report::{bury, contained, report};
 use super::restart::RestartSlot;
 use super::signal::StopSignal;
+use super::status::PartitionCell;
 use super::term::TermEnd;
 use crate::dead_letter::{DeadLetter, Source};
 use crate::error::ProcessingError;
@@ -67,6 +69,7 @@ pub(super) struct Caller {
     pub(super) signal: StopSignal,
     pub(super) fence: Arc<Fence>,
     pub(super) slot: Arc<RestartSlot>,
+    pub(super) cell: Arc<PartitionCell>,
     /// Cancelled when the term has to end: nothing is tried again.
     pub(super) ending: CancellationToken,
 }
@@ -77,13 +80,26 @@ impl Caller {
     /// CANCEL: not to be dropped before it is done; a stop waits for the call instead of cutting it.
     pub(super) async fn call(&self, work: &Work) -> Result<(), ProcessingError> {
         let handler = &*self.shared.handler;
+        // Spans cost nothing unless somebody listens.
         match work {
             Work::Event(event) => {
-                contained("on_event", handler.on_event(&self.context, event.clone())).await
+                let _running = self.cell.runs("on_event");
+                let hook = handler.on_event(&self.context, event.clone());
+                let span = tracing::debug_span!(
+                    target: telemetry::HANDLER, "on_event",
+                    sequence_number = event.sequence_number()
+                );
+                contained("on_event", hook.instrument(span)).await
             }
             Work::Batch(events) => {
+                let _running = self.cell.runs("on_event_batch");
                 let hook = handler.on_event_batch(&self.context, events.clone());
-                contained("on_event_batch", hook).await
+                let span = tracing::debug_span!(
+                    target: telemetry::HANDLER, "on_event_batch",
+                    first = events.first().map(ReceivedEvent::sequence_number),
+                    events = events.len()
+                );
+                contained("on_event_batch", hook.instrument(span)).await
             }
         }
     }
@@ -93,6 +109,7 @@ impl Caller {
     /// CANCEL: as [`call`](Self::call).
     pub(super) async fn settle(&self, work: &Work, mut error: ProcessingError) -> Settled {
         let options = &self.shared.options;
+        let _retrying = self.cell.retries();
         let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
         let mut failures = 1;
         loop {
@@ -130,6 +147,7 @@ impl Caller {
                     };
                 }
                 FailureAction::StopPartition => {
+                    self.cell.stopped_by_policy(true);
                     self.slot.pause();
                     self.report(&ProcessingError::PartitionStopped).await;
                     return Settled::Ended(TermEnd::Failed);
@@ -164,6 +182,7 @@ impl Caller {
                 self.report(&ProcessingError::DeadLetter(error)).await;
                 self.wait(&mut backoff).await?;
             }
+            self.cell.dead_lettered();
             tracing::warn!(
                 target: telemetry::PROCESSOR,
                 partition_id = %letter.partition_id, sequence_number = event.sequence_number(),

@@ -12,6 +12,7 @@ use super::policies::CheckpointRegression;
 use super::pump::Shared;
 use super::register::{Found, Register};
 use super::restart::{Restart, RestartSlot};
+use super::status::PartitionCell;
 use crate::checkpoint::{CheckpointStore, StoredCheckpoint, WriteCondition, WriteOutcome};
 use crate::error::{CheckpointError, StoreError, StoreErrorKind};
 use crate::model::{Checkpoint, GroupScope, Offset, OwnerId, PartitionId};
@@ -31,6 +32,7 @@ pub(super) struct Checkpointer {
     ended: CancellationToken,
     fence: Arc<Fence>,
     restarts: Arc<RestartSlot>,
+    cell: Arc<PartitionCell>,
     notes: Arc<Notes>,
 }
 
@@ -52,6 +54,7 @@ impl Checkpointer {
         partition_id: PartitionId,
         fence: Arc<Fence>,
         restarts: Arc<RestartSlot>,
+        cell: Arc<PartitionCell>,
     ) -> Self {
         Self {
             store: Arc::clone(&shared.store),
@@ -64,6 +67,7 @@ impl Checkpointer {
             ended: CancellationToken::new(),
             fence,
             restarts,
+            cell,
             notes: Arc::clone(&shared.notes),
         }
     }
@@ -74,6 +78,10 @@ impl Checkpointer {
 
     pub(super) fn restarts(&self) -> &RestartSlot {
         &self.restarts
+    }
+
+    pub(super) fn cell(&self) -> &PartitionCell {
+        &self.cell
     }
 
     /// Reads where the term starts. `is_reset`: the first write of the term replaces the record, whatever it says.
@@ -184,6 +192,7 @@ impl Checkpointer {
             unknown = match outcome {
                 WriteOutcome::Written(written) => {
                     register.written(&wanted, written.etag);
+                    self.cell.checkpointed(sequence_number);
                     self.note_repair(moved_back, sequence_number);
                     return Ok(());
                 }
@@ -199,6 +208,7 @@ impl Checkpointer {
                 Found::Behind => {}
                 Found::Gone => self.warn_gone(),
                 Found::Landed => {
+                    self.cell.checkpointed(sequence_number);
                     self.note_repair(moved_back, sequence_number);
                     return Ok(());
                 }

@@ -16,7 +16,8 @@ use super::handover::{Heir, hand_over};
 use super::pump::{Pump, PumpEnd, Shared};
 use super::report::Reporter;
 use super::signal::StopSignal;
-use super::stop::{StopReport, stop};
+use super::status::{Holding, Monitor};
+use super::stop::{StopReport, release, stop};
 use crate::balance::{self, Memory, Waiting};
 use crate::error::{
     ProcessingError, ProcessorError, StoreErrorKind, TransportError, TransportErrorKind,
@@ -89,7 +90,9 @@ pub(super) struct StoreHealth {
 /// A partition not to be read for a while.
 #[derive(Debug)]
 pub(super) struct HeldOff {
-    until: Instant,
+    pub(super) until: Instant,
+    /// It is not even ours: it was given back because nothing came, and is left to others for a while.
+    pub(super) is_given_back: bool,
     /// What displaced us; told once the records still say that the partition is ours.
     error: Option<TransportError>,
 }
@@ -131,6 +134,7 @@ impl Control {
     }
 
     pub(super) async fn run(mut self) -> Result<StopReport, ProcessorError> {
+        let monitor = Monitor::new(Arc::clone(&self.shared));
         let (shutdown, pumps_stop) = (self.shutdown.clone(), self.pumps_stop.clone());
         let lingers = Arc::clone(&self.lingers);
         // Pumps that nobody takes over from need not wait for a cycle that is still writing.
@@ -154,6 +158,8 @@ impl Control {
         let shared = Arc::clone(&self.shared);
         let report = stop(self).await;
         shared.stopper.ended(report.clone());
+        shared.board.set_owned(BTreeMap::new());
+        monitor.finish().await;
         match shared.stopper.take_cause() {
             Some(error) => Err(error),
             None => Ok(report),
@@ -322,16 +328,36 @@ impl Control {
             let pump = Pump::new(shared, partition_id.clone(), signal, fence);
             self.pumps.spawn(partition_id, pump.run());
         }
+        self.note_owned();
+    }
+
+    fn note_owned(&self) {
+        let owned = self.owned.keys().map(|partition_id| {
+            let holding = if self.awaited.contains_key(partition_id) {
+                Holding::Awaited
+            } else if self.pumps.contains_key(partition_id) {
+                Holding::Read
+            } else {
+                Holding::HeldOff
+            };
+            (partition_id.clone(), holding)
+        });
+        self.shared.board.set_owned(owned.collect());
     }
 
     fn pump_ended(&mut self, partition_id: PartitionId, end: Result<PumpEnd, JoinError>) {
-        self.signals.remove(&partition_id);
+        let signal = self.signals.remove(&partition_id);
+        let is_passed_on = self.heirs.contains_key(&partition_id);
+        if is_passed_on || signal.is_some_and(|signal| signal.is_lost()) {
+            self.shared.board.balancing.lost();
+        }
         if let Some(heir) = self.heirs.remove(&partition_id) {
             // Before the next plan there may be a look, which must not begin to read what has been passed on. The heir
             // may have withdrawn its claim, and the record is in our name again.
             self.owned.remove(&partition_id);
             self.doubtful.insert(partition_id.clone());
             let shared = Arc::clone(&self.shared);
+            shared.board.note(partition_id.clone(), None);
             self.closing
                 .spawn(hand_over(shared, partition_id, heir, end.ok(), true));
             return;
@@ -341,14 +367,34 @@ impl Control {
                 displaced: Some(error),
                 ..
             }) => {
+                self.shared.board.balancing.lost();
+                let holding = self.owned.get(&partition_id).map(|_| Holding::HeldOff);
+                self.shared.board.note(partition_id.clone(), holding);
                 let until = Instant::now() + self.shared.options.load_balancing_interval;
-                self.held_off.insert(
-                    partition_id,
-                    HeldOff {
-                        until,
-                        error: Some(error),
-                    },
-                );
+                let held_off = HeldOff {
+                    until,
+                    is_given_back: false,
+                    error: Some(error),
+                };
+                self.held_off.insert(partition_id, held_off);
+            }
+            Ok(PumpEnd {
+                has_stalled: true, ..
+            }) => {
+                // Long enough for a cycle of everybody else's.
+                let interval = self.shared.options.load_balancing_interval;
+                let held_off = HeldOff {
+                    until: Instant::now() + interval * 3 / 2,
+                    is_given_back: true,
+                    error: None,
+                };
+                self.held_off.insert(partition_id.clone(), held_off);
+                self.doubtful.insert(partition_id.clone());
+                self.shared.board.note(partition_id.clone(), None);
+                if let Some(etag) = self.owned.remove(&partition_id) {
+                    let shared = Arc::clone(&self.shared);
+                    self.closing.spawn(release(shared, partition_id, etag));
+                }
             }
             Ok(_) => {}
             Err(error) => {

@@ -39,6 +39,7 @@ impl Control {
             Some(Err(error)) => {
                 // No view, no decision: what we own goes on being read.
                 self.store.failing_since.get_or_insert(begun);
+                self.shared.board.balancing.cycle(false);
                 self.reporter.report(ProcessingError::LoadBalancing(error));
                 let Self {
                     shared,
@@ -53,6 +54,7 @@ impl Control {
             None => return,
         };
         self.list_backoff.reset();
+        self.shared.board.balancing.cycle(true);
         self.judge_store();
         let snapshot = self.snapshot(listing);
         self.settle_awaited(&snapshot);
@@ -210,7 +212,8 @@ impl Control {
             running_for: self.begun.elapsed(),
             store_up_for: self.store.up_since.map(|since| since.elapsed()),
         };
-        let plan = balance::plan(snapshot, &standing, &mut self.memory, &rule);
+        let mut plan = balance::plan(snapshot, &standing, &mut self.memory, &rule);
+        self.leave_to_others(&mut plan);
         if plan.is_suspicious {
             self.store.up_since = Some(Instant::now());
         }
@@ -243,6 +246,18 @@ impl Control {
             "load balancing"
         );
         plan
+    }
+
+    /// What was given back because nothing came is not claimed again at once.
+    fn leave_to_others(&self, plan: &mut Plan) {
+        let now = Instant::now();
+        let is_left = |claim: &Claim| {
+            let held_off = self.held_off.get(&claim.partition_id);
+            held_off.is_some_and(|held_off| held_off.is_given_back && held_off.until > now)
+        };
+        for claims in [&mut plan.renew, &mut plan.claim, &mut plan.steal] {
+            claims.retain(|claim| !is_left(claim));
+        }
     }
 
     /// Writes what was planned. Afterwards `owned` is what the store confirmed, and what it could not deny.
@@ -292,7 +307,8 @@ impl Control {
             match result {
                 Ok(WriteOutcome::Written(written)) => {
                     answered += 1;
-                    self.written(claim, written.etag, sent);
+                    let is_steal = plan.steal.contains(&claim);
+                    self.written(claim, written.etag, sent, is_steal);
                 }
                 Ok(WriteOutcome::Lost) => {
                     answered += 1;
@@ -335,7 +351,7 @@ impl Control {
         }
     }
 
-    fn written(&mut self, claim: Claim, etag: ETag, sent: Sent) {
+    fn written(&mut self, claim: Claim, etag: ETag, sent: Sent, is_steal: bool) {
         let Claim {
             partition_id,
             waits_for,
@@ -358,6 +374,7 @@ impl Control {
         if self.owned.insert(partition_id.clone(), etag).is_none() {
             // Whoever displaced us before read what was not ours any more.
             self.held_off.remove(&partition_id);
+            self.shared.board.balancing.claimed(is_steal);
             tracing::info!(
                 target: telemetry::LOAD_BALANCER,
                 %partition_id, owner_id = %self.shared.owner_id,

@@ -64,6 +64,7 @@ impl Term<'_> {
                 }
             };
             if events.is_empty() {
+                let _running = self.caller.cell.runs("on_idle");
                 let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
                 if let Err(error) = idle {
                     self.report(error).await;
@@ -154,6 +155,7 @@ impl Term<'_> {
         }
         self.sequence.deliver(sequence_number);
         self.context.note_delivery(&event);
+        self.pump.cell.delivers(sequence_number);
         self.delivered = Some(Place::of(&event));
         Ok(Some(event))
     }
@@ -276,6 +278,7 @@ impl Term<'_> {
         if fence.holds() {
             return Ok(true);
         }
+        self.pump.cell.is_proven(false);
         self.report(ProcessingError::OwnershipUnproven).await;
         loop {
             let news = tokio::select! {
@@ -288,6 +291,7 @@ impl Term<'_> {
             events.extend(news.into_iter().flatten());
             fence.link_is_up(receiver.silence());
             if fence.holds() {
+                self.pump.cell.is_proven(true);
                 let partition_id = &self.pump.partition_id;
                 tracing::info!(target: telemetry::PROCESSOR, %partition_id, "ownership is proven again");
                 return Ok(true);
@@ -321,8 +325,13 @@ impl Term<'_> {
 
     /// Notes that the last `count` events delivered are done.
     fn note_completion(&self, count: usize) {
-        if let (Some(writer), Some(last)) = (&self.writer, &self.delivered) {
-            writer.completed(last.clone(), u64::try_from(count).unwrap_or(u64::MAX));
+        let Some(last) = &self.delivered else {
+            return;
+        };
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.pump.cell.completed(last, count);
+        if let Some(writer) = &self.writer {
+            writer.completed(last.clone(), count);
         }
     }
 }

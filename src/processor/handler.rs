@@ -28,6 +28,9 @@ pub enum CloseReason {
     /// The processor is stopping, or it passes the partition on to another processor of this crate, which waits.
     /// Checkpoints are still accepted in `on_partition_close`.
     Shutdown,
+    /// No event came although there were some, and nothing helped: this processor gives the partition back
+    /// ([`stall_timeout`](super::ProcessorOptions::stall_timeout)). Checkpoints of this term are refused from now on.
+    Stalled,
 }
 
 impl fmt::Display for CloseReason {
@@ -37,6 +40,7 @@ impl fmt::Display for CloseReason {
             Self::OwnershipLost => "OwnershipLost",
             Self::Restarted => "Restarted",
             Self::Shutdown => "Shutdown",
+            Self::Stalled => "Stalled",
         })
     }
 }

@@ -24,6 +24,7 @@ mod restart;
 mod sequence;
 mod signal;
 mod start;
+mod status;
 mod stop;
 mod stopper;
 mod term;
@@ -48,6 +49,10 @@ pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_
 pub use options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 pub use pull::{Partition, Partitions, PullProcessor};
+pub use status::{
+    LastError, LoadBalancingStatus, PartitionState, PartitionStatus, ProcessorStatus, StatusWatch,
+    StorageOperations,
+};
 pub use stop::StopReport;
 pub use stopper::Stopper;
 
@@ -55,6 +60,7 @@ use self::checkpointer::Notes;
 use self::control::Control;
 use self::pump::Shared;
 use self::restart::{Restart, RestartSlot, Restarts};
+use self::status::Board;
 use self::stopper::Running;
 use crate::checkpoint::CheckpointStore;
 use crate::error::{CheckpointError, ProcessorError};
@@ -126,6 +132,12 @@ impl EventProcessor {
         self.shared.stopper.clone()
     }
 
+    /// A look at the processor from outside, for when it runs.
+    #[must_use]
+    pub fn status_watch(&self) -> StatusWatch {
+        StatusWatch::new(Arc::clone(&self.shared.board))
+    }
+
     /// Runs until `shutdown` is cancelled or a [`Stopper`] asks, then stops gracefully: no new event is handed out, running handlers finish
     /// (up to `shutdown_timeout`), partitions are closed and given back, links are closed. If other processors of this
     /// crate are alive, each partition is first read on until one of them has claimed it
@@ -163,9 +175,11 @@ impl EventProcessor {
             Arc::clone(&self.shared.notes),
             Arc::clone(&self.shared.restarts),
         );
+        let board = Arc::clone(&self.shared.board);
         let task = AbortOnDropHandle::new(tokio::spawn(self.run(CancellationToken::new())));
         ProcessorHandle {
             owner_id,
+            board,
             notes,
             restarts,
             stopper,
@@ -187,6 +201,7 @@ impl fmt::Debug for EventProcessor {
 #[derive(Debug)]
 pub struct ProcessorHandle {
     owner_id: OwnerId,
+    board: Arc<Board>,
     notes: Arc<Notes>,
     restarts: Arc<Restarts>,
     stopper: Stopper,
@@ -204,6 +219,18 @@ impl ProcessorHandle {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// What the processor is doing: its partitions, how far each is, and what it has counted.
+    #[must_use]
+    pub fn status(&self) -> ProcessorStatus {
+        self.board.status()
+    }
+
+    /// A watch on [`status`](Self::status).
+    #[must_use]
+    pub fn status_watch(&self) -> StatusWatch {
+        StatusWatch::new(Arc::clone(&self.board))
     }
 
     /// Reads a partition again from `position`, or skips to it: [`PartitionContext::seek`] from outside.

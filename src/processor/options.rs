@@ -90,6 +90,16 @@ pub struct ProcessorOptions {
     pub max_wait_time: Option<Duration>,
     /// Whether each event tells what the newest event of its partition is. Default: true, as in .NET.
     pub track_last_enqueued_event_properties: bool,
+    /// How long nothing may come from a partition of which the service holds events, while its handler is free, before
+    /// something is done about it: its receiver is opened again, then on a new connection, then the partition is given
+    /// back, each if the one before brought nothing in this time
+    /// ([`ProcessingError::Stalled`](crate::ProcessingError::Stalled)). A partition without new events is never touched.
+    /// The service is asked about a partition of which nothing is heard every half of this time, once a minute at most.
+    /// Default: 120 s, twice the idle timeout of a connection. `None`: nothing is done.
+    pub stall_timeout: Option<Duration>,
+    /// How long a hook may run before a warning is logged, once for each call. Nothing else happens: it may be as slow
+    /// as it needs to be. Default: 60 s. `None`: no warning.
+    pub slow_handler_warning: Option<Duration>,
     /// How long a graceful stop waits for handlers that are running. After that they are cut. Default: 30 s.
     pub shutdown_timeout: Duration,
     /// First wait before trying a partition again after a failure; doubles up to
@@ -166,6 +176,8 @@ impl Default for ProcessorOptions {
             max_batch_size: None,
             max_wait_time: None,
             track_last_enqueued_event_properties: true,
+            stall_timeout: Some(Duration::from_secs(120)),
+            slow_handler_warning: Some(Duration::from_secs(60)),
             shutdown_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_millis(800),
             max_retry_delay: Duration::from_secs(60),
@@ -224,6 +236,11 @@ impl ProcessorOptions {
             ("retry_delay", self.retry_delay),
             ("max_retry_delay", self.max_retry_delay),
             ("max_wait_time", self.max_wait_time.unwrap_or(MAX_DURATION)),
+            ("stall_timeout", self.stall_timeout.unwrap_or(MAX_DURATION)),
+            (
+                "slow_handler_warning",
+                self.slow_handler_warning.unwrap_or(MAX_DURATION),
+            ),
         ] {
             if value.is_zero() || value > MAX_DURATION {
                 return invalid(option, format!("{value:?} is not between 0 and a year"));
@@ -365,6 +382,8 @@ mod tests {
         assert!(refused(|o| o.max_retry_delay = Duration::MAX).contains("max_retry_delay"));
         assert!(refused(|o| o.shutdown_timeout = Duration::MAX).contains("shutdown_timeout"));
         assert!(refused(|o| o.prefetch = NonZeroU32::MAX).contains("prefetch"));
+        assert!(refused(|o| o.stall_timeout = Some(Duration::ZERO)).contains("stall_timeout"));
+        assert!(refused(|o| o.slow_handler_warning = Some(Duration::MAX)).contains("slow_handler"));
         let never = CheckpointPolicy::Every(Duration::ZERO);
         assert!(refused(|o| o.checkpoint_policy = never).contains("checkpoint_policy"));
     }

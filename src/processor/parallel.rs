@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::calls::{Settled, Work};
 use super::deliver::{HEAR_EVERY, MAX_TAKEN, failed};
@@ -128,6 +129,7 @@ impl Term<'_> {
                     }
                 }
                 () = sleep_until(idle_at), if idle_at.is_some() => {
+                    let _running = self.caller.cell.runs("on_idle");
                     let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
                     if let Err(error) = idle {
                         self.report(error).await;
@@ -158,14 +160,15 @@ impl Term<'_> {
     fn start_calls(&self, parallel: &mut Parallel) {
         while let Some((ticket, event)) = parallel.window.start() {
             let caller = Arc::clone(&self.caller);
-            parallel.calls.spawn(async move {
+            let call = async move {
                 let work = Work::Event(event);
                 let settled = match caller.call(&work).await {
                     Ok(()) => Settled::Done,
                     Err(error) => caller.settle(&work, error).await,
                 };
                 (ticket, settled)
-            });
+            };
+            parallel.calls.spawn(call.in_current_span());
         }
     }
 
@@ -178,7 +181,11 @@ impl Term<'_> {
         match ended {
             Ok((ticket, Settled::Done)) => {
                 let prefix = parallel.window.finish(ticket);
-                if let (Some(writer), Some((place, events))) = (&self.writer, prefix) {
+                if let Some((place, events)) = prefix {
+                    self.pump.cell.completed(&place, events);
+                    let Some(writer) = &self.writer else {
+                        return None;
+                    };
                     writer.completed(place, events);
                     if parallel.window.is_empty() {
                         writer.batch_ended();

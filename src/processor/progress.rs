@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -37,6 +37,10 @@ impl Place {
 
     pub(super) fn offset(&self) -> &Offset {
         self.event.offset()
+    }
+
+    pub(super) fn enqueued_time(&self) -> SystemTime {
+        self.event.enqueued_time()
     }
 }
 
@@ -204,7 +208,6 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use proptest::prelude::*;
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
+use tracing::Instrument as _;
 
 use super::checkpointer::Notes;
 use super::fence::{Fence, Lease};
@@ -14,6 +16,7 @@ use super::options::ProcessorOptions;
 use super::parallel::OrderingKey;
 use super::restart::{Registration, Restart, Restarts};
 use super::signal::StopSignal;
+use super::status::{Board, PartitionCell, Stage};
 use super::stopper::Stopper;
 use super::term::{Term, TermEnd};
 use crate::checkpoint::CheckpointStore;
@@ -41,6 +44,10 @@ pub(super) struct Shared {
     pub(super) stopper: Stopper,
     /// Where partitions are asked to start again.
     pub(super) restarts: Arc<Restarts>,
+    /// What everybody notes for those who look from outside.
+    pub(super) board: Arc<Board>,
+    /// Tells them that it is over.
+    pub(super) _ended: DropGuard,
     /// The only source of chance in the processor, so that a seed fixes all of it.
     pub(super) rng: Mutex<StdRng>,
 }
@@ -80,6 +87,7 @@ pub(super) struct Pump {
     /// Whether the checkpoint has been taken over from the owner before (`strict_fencing`).
     pub(super) is_fenced: bool,
     pub(super) restarts: Registration,
+    pub(super) cell: Arc<PartitionCell>,
 }
 
 /// A start that is not the checkpoint's.
@@ -97,6 +105,8 @@ pub(super) struct PumpEnd {
     pub(super) receiver: Option<Box<dyn PartitionReceiver>>,
     /// Set if another receiver took the partition before anybody told the pump that it was lost.
     pub(super) displaced: Option<TransportError>,
+    /// Whether the partition is to be given back because nothing comes.
+    pub(super) has_stalled: bool,
 }
 
 /// A term or a receiver that lived this long was healthy: the next failure starts with a short wait again.
@@ -110,6 +120,7 @@ impl Pump {
         fence: Arc<Fence>,
     ) -> Self {
         let restarts = shared.restarts.register(partition_id.clone());
+        let cell = shared.board.cell(&partition_id);
         Self {
             shared,
             partition_id,
@@ -119,19 +130,26 @@ impl Pump {
             detour: None,
             is_fenced: false,
             restarts,
+            cell,
         }
     }
 
     pub(super) async fn run(mut self) -> PumpEnd {
         let mut backoff = self.backoff();
         let mut receiver = None;
+        let mut has_stalled = false;
         let (reason, displaced) = loop {
             if let Some(reason) = self.wait_while_paused().await {
                 break (reason, None);
             }
             let begun = Instant::now();
             self.turn_off();
-            let end = Term::new(&mut self).run(&mut receiver).await;
+            let span = tracing::info_span!(
+                target: telemetry::PROCESSOR, "term", partition_id = %self.partition_id
+            );
+            let term = Term::new(&mut self).run(&mut receiver);
+            let end = term.instrument(span).await;
+            self.cell.enter(Stage::Starting);
             // Events received ahead belong to the term that ended.
             if !matches!(end, TermEnd::Closed(_)) {
                 close(&mut receiver).await;
@@ -142,7 +160,12 @@ impl Pump {
             let stopped = match end {
                 TermEnd::Closed(reason) => break (reason, None),
                 TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
+                TermEnd::Stalled => {
+                    has_stalled = true;
+                    break (CloseReason::Stalled, None);
+                }
                 TermEnd::Failed | TermEnd::Nowhere { is_replaced: true } => {
+                    self.cell.restarted();
                     self.pause(&mut backoff).await
                 }
                 TermEnd::Nowhere { is_replaced: false } => {
@@ -168,6 +191,7 @@ impl Pump {
         PumpEnd {
             receiver,
             displaced,
+            has_stalled,
         }
     }
 
@@ -210,7 +234,10 @@ impl Pump {
         tokio::select! {
             biased;
             reason = self.signal.stopped() => Some(reason),
-            () = self.restarts.slot().resumed() => None,
+            () = self.restarts.slot().resumed() => {
+                self.cell.stopped_by_policy(false);
+                None
+            }
         }
     }
 

@@ -49,6 +49,11 @@ pub(super) async fn report(
     error: &ProcessingError,
 ) {
     let partition_id = context.map(|context| context.partition_id().as_str());
+    let _running = context.map(|context| {
+        let cell = context.checkpointer().cell();
+        cell.failed(error);
+        cell.runs("on_error")
+    });
     tracing::warn!(
         target: telemetry::PROCESSOR,
         partition_id,

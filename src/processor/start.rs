@@ -44,6 +44,7 @@ impl Term<'_> {
             }
             self.pause(&mut backoff).await?;
         };
+        let _running = self.caller.cell.runs("on_partition_initialize");
         let hook = self.handler().on_partition_initialize(&self.context);
         match contained("on_partition_initialize", hook).await {
             Ok(wished) => Ok((checkpoint, wished)),

@@ -261,6 +261,13 @@ async fn give_back(
     }
 }
 
+/// Gives back a partition that nobody reads any more.
+pub(super) async fn release(shared: Arc<Shared>, partition_id: PartitionId, etag: ETag) {
+    if relinquish(&shared, &partition_id, etag).await == Some(true) {
+        give_up(&shared, &partition_id).await;
+    }
+}
+
 /// Returns whether somebody else had written before; `None` if the store failed.
 async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> Option<bool> {
     let condition = WriteCondition::Matches(etag);

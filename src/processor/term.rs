@@ -15,9 +15,12 @@ use super::progress::Place;
 use super::pump::{HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
 use super::sequence::Sequence;
+use super::status::{Stage, watched};
 use super::window::Limits;
 use super::writer::{SharedProgress, Writer};
-use crate::error::{InvalidPositionError, ProcessingError, TransportError, TransportErrorKind};
+use crate::error::{
+    InvalidPositionError, ProcessingError, StallRemedy, TransportError, TransportErrorKind,
+};
 use crate::model::EventPosition;
 use crate::retry::Backoff;
 use crate::telemetry;
@@ -48,6 +51,8 @@ pub(super) enum TermEnd {
     Closed(CloseReason),
     /// Another receiver took the partition.
     Displaced(TransportError),
+    /// Nothing comes, whatever is tried: the partition is to be given back.
+    Stalled,
     /// The application failed: the partition starts again from its checkpoint.
     Failed,
     /// The place to start from is invalid. `is_replaced`: the next term starts elsewhere.
@@ -85,6 +90,7 @@ impl<'a> Term<'a> {
             pump.partition_id.clone(),
             Arc::clone(&pump.fence),
             Arc::clone(pump.restarts.slot()),
+            Arc::clone(&pump.cell),
         );
         let is_reset = pump.detour.as_ref().is_some_and(|detour| detour.is_reset);
         let is_parallel = shared.options.concurrency.get() > 1;
@@ -107,6 +113,7 @@ impl<'a> Term<'a> {
             signal: pump.signal.clone(),
             fence: Arc::clone(&pump.fence),
             slot: Arc::clone(pump.restarts.slot()),
+            cell: Arc::clone(&pump.cell),
             ending: CancellationToken::new(),
         };
         Self {
@@ -136,6 +143,8 @@ impl<'a> Term<'a> {
                 return end;
             }
         };
+        let is_detour = self.pump.detour.is_some();
+        self.pump.cell.term_begins(checkpoint.as_ref(), is_detour);
         let mut parallel = self.parallel();
         let mut end = match self.position(checkpoint.as_ref(), wished).await {
             Ok(position) => {
@@ -156,6 +165,7 @@ impl<'a> Term<'a> {
             TermEnd::Displaced(_) => CloseReason::OwnershipLost,
             TermEnd::Failed | TermEnd::Nowhere { .. } => CloseReason::Failed,
             TermEnd::Restarted { .. } => CloseReason::Restarted,
+            TermEnd::Stalled => CloseReason::Stalled,
         };
         self.finish_writing(reason).await;
         if matches!(end, TermEnd::Failed) {
@@ -164,10 +174,12 @@ impl<'a> Term<'a> {
         if reason != CloseReason::Shutdown {
             self.context.checkpointer().end();
         }
+        let running = self.pump.cell.runs("on_partition_close");
         let hook = self.handler().on_partition_close(&self.context, reason);
         if let Err(error) = contained("on_partition_close", hook).await {
             self.report(error).await;
         }
+        drop(running);
         self.context.checkpointer().end();
         let partition_id = &self.pump.partition_id;
         tracing::info!(target: telemetry::PROCESSOR, %partition_id, %reason, "partition closed");
@@ -199,6 +211,7 @@ impl<'a> Term<'a> {
         loop {
             let broken = match self.open(position.clone()).await {
                 Ok(opened) => {
+                    let opened = watched(opened, &position, &self.pump.cell);
                     self.pump.fence.link_is_up(opened.silence());
                     let opened_at = Instant::now();
                     let opened = receiver.insert(opened);
@@ -220,6 +233,7 @@ impl<'a> Term<'a> {
                 Err(OpenEnd::Failed(error)) => Broken::Link(error),
             };
             self.pump.fence.link_is_down();
+            self.pump.cell.enter(Stage::Reconnecting);
             close(receiver).await;
             let error = match broken {
                 Broken::Link(error) => error,
@@ -248,7 +262,15 @@ impl<'a> Term<'a> {
                 position = resume_at;
                 backoff.reset();
             }
-            self.report(ProcessingError::Receive(error)).await;
+            match self.pump.cell.take_treated() {
+                Some(stall) => {
+                    self.report(stall.into()).await;
+                    if stall.remedy == StallRemedy::Release {
+                        return TermEnd::Stalled;
+                    }
+                }
+                None => self.report(ProcessingError::Receive(error)).await,
+            }
             if let Err(end) = self.pause(&mut backoff).await {
                 return end;
             }

@@ -29,6 +29,8 @@ pub struct FakeEventHub {
 struct State {
     partitions: BTreeMap<PartitionId, Partition>,
     next_receiver: u64,
+    /// The connection that new receivers get.
+    connection: u64,
     open_failures: VecDeque<TransportErrorKind>,
     properties_failures: VecDeque<TransportErrorKind>,
 }
@@ -40,6 +42,24 @@ struct Partition {
     retained_from: usize,
     receivers: BTreeMap<u64, Attached>,
     opened_at: Vec<EventPosition>,
+    /// Swallows the deliveries of every receiver.
+    is_stalled: bool,
+    /// The connection that swallows deliveries.
+    bad_connection: Option<u64>,
+}
+
+/// What it takes until a stalled partition delivers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StalledUntil {
+    /// Until the receivers that are attached now tell their credit again.
+    Reminded,
+    /// Until another receiver is opened.
+    Reopened,
+    /// Until another receiver is opened on another connection.
+    Reconnected,
+    /// Until [`FakeEventHub::heal`].
+    Healed,
 }
 
 #[derive(Debug)]
@@ -47,6 +67,9 @@ struct Attached {
     owner_level: Option<i64>,
     ended: Option<TransportErrorKind>,
     jump_to: Option<usize>,
+    /// Swallows deliveries.
+    stalled: Option<StalledUntil>,
+    connection: u64,
 }
 
 impl FakeEventHub {
@@ -59,6 +82,7 @@ impl FakeEventHub {
         let state = State {
             partitions,
             next_receiver: 0,
+            connection: 0,
             open_failures: VecDeque::new(),
             properties_failures: VecDeque::new(),
         };
@@ -114,6 +138,37 @@ impl FakeEventHub {
             let index = usize::try_from(sequence_number).unwrap_or_default();
             for receiver in partition.receivers.values_mut() {
                 receiver.jump_to = Some(index);
+            }
+        }
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// Delivers nothing of a partition any more, and says nothing about it: receivers stay attached, events arrive, and
+    /// its properties tell of them.
+    pub fn stall(&self, partition_id: impl Into<PartitionId>, until: StalledUntil) {
+        let mut state = self.lock();
+        let connection = state.connection;
+        let Some(partition) = state.partitions.get_mut(&partition_id.into()) else {
+            return;
+        };
+        match until {
+            StalledUntil::Reminded | StalledUntil::Reopened => {
+                for receiver in partition.receivers.values_mut() {
+                    receiver.stalled = Some(until);
+                }
+            }
+            StalledUntil::Reconnected => partition.bad_connection = Some(connection),
+            StalledUntil::Healed => partition.is_stalled = true,
+        }
+    }
+
+    /// Ends what [`stall`](Self::stall) began.
+    pub fn heal(&self, partition_id: impl Into<PartitionId>) {
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
+            partition.is_stalled = false;
+            partition.bad_connection = None;
+            for receiver in partition.receivers.values_mut() {
+                receiver.stalled = None;
             }
         }
         self.changed.send_modify(|changes| *changes += 1);
@@ -231,6 +286,7 @@ impl Transport for FakeEventHub {
         }
         let id = state.next_receiver;
         state.next_receiver += 1;
+        let connection = state.connection;
         let partition = state
             .partitions
             .get_mut(&options.partition_id)
@@ -257,6 +313,8 @@ impl Transport for FakeEventHub {
             owner_level: options.owner_level,
             ended: None,
             jump_to: None,
+            stalled: None,
+            connection,
         };
         partition.receivers.insert(id, attached);
         drop(state);
@@ -320,14 +378,17 @@ impl PartitionReceiver for FakeReceiver {
                     .partitions
                     .get_mut(&self.partition_id)
                     .ok_or_else(|| not_found(&self.partition_id))?;
+                let mut is_stalled = partition.is_stalled;
                 if let Some(attached) = partition.receivers.get_mut(&self.id) {
                     if let Some(kind) = attached.ended {
                         return Err(failed(kind));
                     }
+                    is_stalled |= attached.stalled.is_some()
+                        || partition.bad_connection == Some(attached.connection);
                     self.next = attached.jump_to.take().unwrap_or(self.next);
                 }
                 let events = partition.events.get(self.next..).unwrap_or_default();
-                if !events.is_empty() {
+                if !events.is_empty() && !is_stalled {
                     let taken = events[..events.len().min(max)].to_vec();
                     self.next += taken.len();
                     return Ok(taken);
@@ -335,6 +396,24 @@ impl PartitionReceiver for FakeReceiver {
             }
             // The sender lives in `hub`.
             let _ = self.changed.changed().await;
+        }
+    }
+
+    fn remind(&mut self) {
+        if let Some(partition) = self.hub.lock().partitions.get_mut(&self.partition_id)
+            && let Some(attached) = partition.receivers.get_mut(&self.id)
+            && attached.stalled == Some(StalledUntil::Reminded)
+        {
+            attached.stalled = None;
+        }
+    }
+
+    fn abandon_connection(&self) {
+        let mut state = self.hub.lock();
+        let receivers = state.partitions.get(&self.partition_id);
+        let attached = receivers.and_then(|partition| partition.receivers.get(&self.id));
+        if attached.is_some_and(|attached| attached.connection == state.connection) {
+            state.connection += 1;
         }
     }
 

@@ -135,6 +135,14 @@ pub trait PartitionReceiver: fmt::Debug + Send {
         None
     }
 
+    /// Has the service told once more, with the next [`receive`](Self::receive), how many events it may send: the frame
+    /// that told it may have been lost on the other side. Does nothing by default.
+    fn remind(&mut self) {}
+
+    /// Keeps new receivers away from the connection that this one is on, because something about it is wrong that shows
+    /// in no error. Those that are open on it go on. Does nothing by default.
+    fn abandon_connection(&self) {}
+
     /// Closes the link, within a few seconds.
     async fn close(self: Box<Self>);
 }

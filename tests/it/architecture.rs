@@ -71,6 +71,7 @@ const CONFINED: &[(&str, &str)] = &[
     ("azure_storage", "checkpoint/blob/legacy"),
     ("azure_storage_blobs", "checkpoint/blob/legacy"),
     ("reqwest", "checkpoint/blob/legacy"),
+    ("metrics", "processor"),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {

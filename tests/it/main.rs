@@ -11,3 +11,4 @@ mod odd_deliveries;
 mod processor;
 mod support;
 mod transport;
+mod watchdog;

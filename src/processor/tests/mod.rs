@@ -10,6 +10,8 @@ mod figures;
 mod gaps;
 mod handing_over;
 mod joining;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod own_writes;
 mod parallel;
 mod policies;
@@ -17,6 +19,8 @@ mod proofs;
 mod pulling;
 mod replacing;
 mod restarts;
+mod stalls;
+mod status;
 mod stopping;
 mod support;
 mod terms;

@@ -14,7 +14,7 @@ use crate::error::{CheckpointError, StoreErrorKind, TransportError, TransportErr
 use crate::model::{
     EventHubProperties, EventParts, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
-use crate::processor::{EventProcessor, EventProcessorBuilder, UnprovenOwnership};
+use crate::processor::{EventProcessor, EventProcessorBuilder, PartitionState, UnprovenOwnership};
 use crate::transport::fake::FakeEventHub;
 use crate::transport::{PartitionReceiver, ReceiverOptions, Transport};
 
@@ -168,6 +168,36 @@ async fn without_both_proofs_the_handler_pauses_and_either_brings_it_back() {
         assert_eq!(hub.opened_at("0").len(), 1, "the term went on");
         handle.shutdown().await.unwrap();
     }
+}
+
+/// Nothing comes, although the service holds more: on purpose.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_waits_for_a_proof_is_not_taken_for_stalled() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let talkative = Talkative::new(&hub);
+    let recorder = Recorder::without_checkpoints();
+    let handle = talkative_builder(&talkative, &store)
+        .with_stall_timeout(Some(Duration::from_secs(8)))
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    let state = || handle.status().partitions[&"0".into()].state;
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0]).await;
+    store.fail(Some(StoreErrorKind::Unavailable));
+    talkative.set_silence(61);
+    sleep(Duration::from_secs(60)).await;
+    for _ in 0..500 {
+        hub.send("0", "x");
+    }
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(state(), PartitionState::Unproven);
+    assert_eq!(hub.opened_at("0").len(), 1);
+    store.fail(None);
+    let all: Vec<_> = (0..=500).collect();
+    delivered(&recorder, "0", &all).await;
+    assert_eq!(state(), PartitionState::Reading);
+    handle.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

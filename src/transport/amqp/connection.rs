@@ -70,6 +70,11 @@ impl Vitals {
         self.retired.cancel();
     }
 
+    /// Keeps new work away and lets what is there live: as if no channel were left.
+    pub(super) fn shun(&self) {
+        self.full.cancel();
+    }
+
     /// Keeps new work away if that is what the failure means.
     pub(super) fn note(&self, failure: &Failure) {
         match failure.scope {

@@ -278,6 +278,14 @@ impl PartitionReceiver for AmqpReceiver {
         Ok(events)
     }
 
+    fn remind(&mut self) {
+        self.owes_credit = true;
+    }
+
+    fn abandon_connection(&self) {
+        self.connection.vitals.shun();
+    }
+
     async fn close(self: Box<Self>) {
         let Self {
             link,

@@ -16,6 +16,7 @@ mod own_writes;
 mod parallel;
 mod policies;
 mod proofs;
+mod pull_swarm;
 mod pulling;
 mod replacing;
 mod restarts;

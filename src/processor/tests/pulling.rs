@@ -351,6 +351,21 @@ async fn a_lost_partition_ends_the_stream_and_refuses_checkpoints() {
     partitions.shutdown().await.unwrap();
 }
 
+/// A partition that nobody asks for the next event is like one that is paused: its link is heard.
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_noticed_while_nobody_asks() {
+    let (hub, store) = (filled(1, 5), FlakyStore::new());
+    let (mut partitions, _) = spawn(builder(&hub, &store, "me"));
+    let partition = next(&mut partitions).await;
+    eventually("it is read", || async { hub.receivers("0") == 1 }).await;
+    sleep(Duration::from_secs(1)).await;
+    hub.disconnect("0", TransportErrorKind::OwnershipLost);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(partition.close_reason(), Some(CloseReason::OwnershipLost));
+    drop(partition);
+    partitions.shutdown().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_follows_a_failure_says_the_policy_or_the_error() {
     // Once more, and then again from the checkpoint.

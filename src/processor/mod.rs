@@ -139,7 +139,7 @@ impl EventProcessor {
     }
 
     /// Runs until `shutdown` is cancelled or a [`Stopper`] asks, then stops gracefully: no new event is handed out, running handlers finish
-    /// (up to `shutdown_timeout`), partitions are closed and given back, links are closed. If other processors of this
+    /// (up to `shutdown_timeout`; a second after that it is over in any case), partitions are closed and given back, links are closed. If other processors of this
     /// crate are alive, each partition is first read on until one of them has claimed it
     /// ([`linger`](ProcessorOptions::linger)).
     ///

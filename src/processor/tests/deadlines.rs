@@ -2,186 +2,22 @@
 
 use std::fmt;
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::sticky::{Hanging, StickyHub, StickyStore, Switch};
 use super::support::{Act, FlakyStore, Recorder, builder, delivered, eventually, owners};
-use crate::checkpoint::{
-    CheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition, WriteOutcome,
-};
-use crate::error::{ProcessingError, StoreError, StoreErrorKind, TransportError};
-use crate::model::{
-    Checkpoint, EventHubProperties, EventPosition, GroupScope, OwnerId, PartitionId,
-    PartitionProperties, ReceivedEvent,
-};
+use crate::error::{ProcessingError, StoreErrorKind};
+use crate::model::{EventPosition, OwnerId, PartitionId, ReceivedEvent};
 use crate::processor::{
     CloseReason, EventHandler, EventProcessor, EventProcessorBuilder, HandlerResult,
     PartitionContext, StopReport, Stopper, handler_fn, handler_fn_with,
 };
 use crate::transport::fake::FakeEventHub;
-use crate::transport::{PartitionReceiver, ReceiverOptions, Transport};
-
-/// What never returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hanging {
-    Nothing,
-    Event,
-    Initialize,
-    Close,
-    Error,
-    Idle,
-    /// A handler that waits for the checkpoint of a store that hangs.
-    Checkpoint,
-    Store,
-    /// The reading of checkpoints alone, before a term.
-    Read,
-    Attach,
-    LinkClose,
-    /// A handler that waits for the end of the stop that waits for it.
-    Stop,
-}
-
-/// A switch that turns calls into endless ones.
-#[derive(Clone, Debug, Default)]
-struct Switch(Arc<AtomicBool>);
-
-impl Switch {
-    fn turn(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    async fn pass(&self) {
-        if self.0.load(Ordering::Relaxed) {
-            pending::<()>().await;
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Sticky<T> {
-    inner: T,
-    hangs: Switch,
-    /// Those that read a checkpoint, too.
-    reads_hang: bool,
-}
-
-#[async_trait]
-impl CheckpointStore for Sticky<FlakyStore> {
-    async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
-        self.hangs.pass().await;
-        self.inner.list_ownership(scope).await
-    }
-
-    async fn claim_ownership(
-        &self,
-        scope: &GroupScope,
-        partition_id: &PartitionId,
-        owner_id: Option<&OwnerId>,
-        condition: &WriteCondition,
-    ) -> Result<WriteOutcome, StoreError> {
-        self.hangs.pass().await;
-        self.inner
-            .claim_ownership(scope, partition_id, owner_id, condition)
-            .await
-    }
-
-    async fn list_checkpoints(
-        &self,
-        scope: &GroupScope,
-    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
-        self.hangs.pass().await;
-        self.inner.list_checkpoints(scope).await
-    }
-
-    async fn checkpoint(
-        &self,
-        scope: &GroupScope,
-        partition_id: &PartitionId,
-    ) -> Result<Option<StoredCheckpoint>, StoreError> {
-        self.hangs.pass().await;
-        if self.reads_hang {
-            pending::<()>().await;
-        }
-        self.inner.checkpoint(scope, partition_id).await
-    }
-
-    async fn update_checkpoint(
-        &self,
-        scope: &GroupScope,
-        checkpoint: &Checkpoint,
-        condition: &WriteCondition,
-    ) -> Result<WriteOutcome, StoreError> {
-        self.hangs.pass().await;
-        self.inner
-            .update_checkpoint(scope, checkpoint, condition)
-            .await
-    }
-}
-
-/// An event hub whose links cannot be opened, or not be closed.
-#[derive(Debug)]
-struct StickyHub {
-    inner: FakeEventHub,
-    hanging: Hanging,
-}
-
-#[derive(Debug)]
-struct StickyReceiver(Box<dyn PartitionReceiver>);
-
-#[async_trait]
-impl Transport for StickyHub {
-    fn fully_qualified_namespace(&self) -> &str {
-        self.inner.fully_qualified_namespace()
-    }
-
-    fn event_hub_name(&self) -> &str {
-        self.inner.event_hub_name()
-    }
-
-    async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
-        self.inner.event_hub_properties().await
-    }
-
-    async fn partition_properties(
-        &self,
-        partition_id: &PartitionId,
-    ) -> Result<PartitionProperties, TransportError> {
-        self.inner.partition_properties(partition_id).await
-    }
-
-    async fn open_receiver(
-        &self,
-        options: ReceiverOptions,
-    ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
-        if self.hanging == Hanging::Attach {
-            pending::<()>().await;
-        }
-        let receiver = self.inner.open_receiver(options).await?;
-        Ok(if self.hanging == Hanging::LinkClose {
-            Box::new(StickyReceiver(receiver))
-        } else {
-            receiver
-        })
-    }
-
-    async fn close(&self) {}
-}
-
-#[async_trait]
-impl PartitionReceiver for StickyReceiver {
-    async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError> {
-        self.0.receive(max).await
-    }
-
-    async fn close(self: Box<Self>) {
-        pending().await
-    }
-}
 
 struct Stubborn {
     hanging: Hanging,
@@ -257,10 +93,10 @@ async fn stop_while(
         inner: hub.clone(),
         hanging,
     };
-    let sticky_store = Sticky {
+    let sticky_store = StickyStore {
         inner: store.clone(),
         hangs: hangs.clone(),
-        reads_hang: hanging == Hanging::Read,
+        hanging,
     };
     let mut builder = EventProcessor::builder(sticky_hub, "$Default", sticky_store)
         .with_owner_id("me")
@@ -283,13 +119,22 @@ async fn stop_while(
     let handle = processor.spawn();
     // Past the claims, and not at the moment of a renewal.
     sleep(Duration::from_millis(5300)).await;
-    if matches!(hanging, Hanging::Store | Hanging::Checkpoint) {
+    if matches!(
+        hanging,
+        Hanging::Store | Hanging::Checkpoint | Hanging::Claim
+    ) {
         hangs.turn();
     }
     for partition in all() {
         hub.send(partition, "a");
     }
-    sleep(Duration::from_millis(2300)).await;
+    // Long enough for a renewal to be due.
+    let patience = if hanging == Hanging::Claim {
+        15_300
+    } else {
+        2300
+    };
+    sleep(Duration::from_millis(patience)).await;
     let begun = Instant::now();
     let report = if by_option {
         handle.shutdown().await.unwrap()
@@ -300,7 +145,10 @@ async fn stop_while(
     let metrics = tokio::runtime::Handle::current().metrics();
     sleep(Duration::from_millis(1)).await;
     assert_eq!(metrics.num_alive_tasks(), 0, "{hanging:?} left a task");
-    if !matches!(hanging, Hanging::Store | Hanging::Checkpoint) {
+    if !matches!(
+        hanging,
+        Hanging::Store | Hanging::Checkpoint | Hanging::Claim
+    ) {
         let owned = owners(&store).await;
         assert!(
             owned.values().all(Option::is_none),
@@ -323,6 +171,7 @@ async fn a_stop_is_over_a_second_after_its_deadline_whatever_hangs() {
         H::Idle,
         H::Checkpoint,
         H::Store,
+        H::Claim,
         H::Read,
         H::Attach,
         H::LinkClose,
@@ -337,7 +186,7 @@ async fn a_stop_is_over_a_second_after_its_deadline_whatever_hangs() {
                 assert!(took <= limit, "{what}");
                 let is_hook = !matches!(
                     hanging,
-                    H::Nothing | H::Store | H::Read | H::Attach | H::LinkClose
+                    H::Nothing | H::Store | H::Claim | H::Read | H::Attach | H::LinkClose
                 );
                 if is_hook {
                     assert_eq!(report.cut_partitions, all(), "{what}");
@@ -345,7 +194,7 @@ async fn a_stop_is_over_a_second_after_its_deadline_whatever_hangs() {
                 } else if timeout >= Duration::from_secs(1) {
                     assert!(report.cut_partitions.is_empty(), "{what}");
                 }
-                if matches!(hanging, H::Store | H::Checkpoint) {
+                if matches!(hanging, H::Store | H::Checkpoint | H::Claim) {
                     assert_eq!(report.not_given_back, all(), "{what}");
                 } else {
                     assert!(report.not_given_back.is_empty(), "{what}");

@@ -10,7 +10,6 @@ mod figures;
 mod gaps;
 mod handing_over;
 mod joining;
-#[cfg(feature = "metrics")]
 mod metrics;
 mod own_writes;
 mod parallel;
@@ -22,6 +21,7 @@ mod replacing;
 mod restarts;
 mod stalls;
 mod status;
+mod sticky;
 mod stopping;
 mod support;
 mod terms;

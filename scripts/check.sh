@@ -12,12 +12,10 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
+. scripts/tools.sh
+
 readonly AZURITE_VERSION=3.35.0
-readonly TOOLS="$PWD/target/tools"
 readonly LOGS="$PWD/target/check"
-readonly PYTHON="$TOOLS/venv/bin/python"
-# The dependencies of the official Rust clients are built once for both, apart from our own.
-readonly RUST_CLIENTS="$PWD/target/interop"
 readonly ACCOUNT=devstoreaccount1
 # The well-known key of every Azurite, from its documentation.
 readonly ACCOUNT_KEY='Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
@@ -68,24 +66,6 @@ install_azurite() {
     grep -qs "\"version\": \"$AZURITE_VERSION\"" "$package" && return
     command -v npm >/dev/null || { echo "npm is not installed" >&2; return 1; }
     npm install --prefix "$TOOLS/node" --no-audit --no-fund --loglevel=error "azurite@$AZURITE_VERSION"
-}
-
-install_python_sdk() {
-    local wanted=tests/interop/python/requirements.txt installed="$TOOLS/venv/requirements.txt"
-    cmp -s "$wanted" "$installed" && return
-    rm -rf "$TOOLS/venv"
-    python3 -m venv "$TOOLS/venv" || { echo "python3 with the module venv is needed" >&2; return 1; }
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$wanted" && cp "$wanted" "$installed"
-}
-
-# From the lockfile, which names no registry: the packages come from the one that npm is set up for.
-install_js_sdk() {
-    local wanted=tests/interop/js/package-lock.json installed="$TOOLS/js/installed-lock.json"
-    cmp -s "$wanted" "$installed" && return
-    mkdir -p "$TOOLS/js"
-    cp tests/interop/js/package.json "$wanted" "$TOOLS/js" &&
-        npm ci --prefix "$TOOLS/js" --no-audit --no-fund --loglevel=error &&
-        cp "$wanted" "$installed"
 }
 
 build_rust_clients() {

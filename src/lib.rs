@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod balance;
+#[cfg(feature = "unstable-bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod checkpoint;
 mod client;
 pub mod credential;

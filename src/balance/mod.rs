@@ -4,6 +4,8 @@
 //! same decisions.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[cfg(feature = "unstable-bench")]
+pub(crate) mod bench;
 mod cadence;
 mod claims;
 mod kin;

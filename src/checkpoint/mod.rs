@@ -1,5 +1,7 @@
 //! The seam to storage: ownership and checkpoint records, and the stores that keep them.
 
+#[cfg(feature = "unstable-bench")]
+pub(crate) mod bench;
 mod blob;
 #[cfg(feature = "testing")]
 pub mod conformance;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// and nobody but the client imports `processor`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("balance", &["model"]),
+    ("bench", &["balance", "checkpoint"]),
     (
         "checkpoint",
         &["credential", "error", "model", "retry", "telemetry"],

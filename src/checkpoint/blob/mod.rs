@@ -1,5 +1,7 @@
 //! Ownership and checkpoint records in a container of blob storage, as all Azure SDKs keep them.
 
+#[cfg(feature = "unstable-bench")]
+pub(super) mod bench;
 mod container;
 mod failure;
 mod folder;

@@ -1,0 +1,4 @@
+//! What `benches/parts` calls. Not for users: the feature `unstable-bench` promises nothing.
+
+pub use crate::balance::bench::Group;
+pub use crate::checkpoint::bench::{read_checkpoint, read_owner, write_checkpoint, write_owner};

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{BalanceRule, LoadBalancingStrategy, Memory, Snapshot, Standing, kin_id, plan};
 use crate::model::{ETag, OwnerId, Ownership, PartitionId};
 
+const INTERVAL: Duration = Duration::from_secs(10);
 const SUSPECT_TIME: Duration = Duration::from_secs(25);
 
 /// What one of the members sees and knows.
@@ -20,7 +21,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// Partitions in turn belong to each of the members, by records up to 20 s old. Without members they are free.
+    /// Partitions in turn belong to each of the members, which have renewed a third of theirs in each of the last three
+    /// intervals. Without members they are free.
     #[must_use]
     pub fn new(partitions: usize, members: usize) -> Self {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
@@ -30,7 +32,7 @@ impl Group {
             partition_id: partition.to_string().into(),
             owner_id: Some(owner(partition % members)),
             etag: ETag::from(format!("0x8DC{partition:012X}")),
-            last_modified: Some(now - Duration::from_secs(partition as u64 % 20)),
+            last_modified: Some(now - INTERVAL * (1 + partition / members % 3) as u32),
         };
         let ownerships: BTreeMap<_, _> = (0..owned)
             .map(record)
@@ -54,7 +56,7 @@ impl Group {
             none: BTreeSet::new(),
             rule: BalanceRule {
                 strategy: LoadBalancingStrategy::Greedy,
-                interval: Duration::from_secs(10),
+                interval: INTERVAL,
                 suspect_time: SUSPECT_TIME,
                 ownership_expiration: Duration::from_secs(120),
             },

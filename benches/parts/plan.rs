@@ -1,5 +1,5 @@
 //! One decision of a processor: which partitions to renew, claim and steal. It is made every `load_balancing_interval`,
-//! in a burst every 50 ms, on the task that also hears of the pumps, so it should stay far below a millisecond.
+//! in a burst every 50 ms, on the task that also hears of the pumps, so it should stay short next to that.
 //!
 //! `cold`: the first decision of the first processor, nothing is owned. `steady`: ten members with their shares, and the
 //! decision of one of them, which renews what it has.

@@ -22,7 +22,7 @@ use crate::balance::{self, Memory, Waiting};
 use crate::error::{
     ProcessingError, ProcessorError, StoreErrorKind, TransportError, TransportErrorKind,
 };
-use crate::model::{ETag, EventHubProperties, PartitionId};
+use crate::model::{ETag, EventHubProperties, OwnerId, PartitionId};
 use crate::retry::Backoff;
 use crate::telemetry;
 
@@ -53,8 +53,8 @@ pub(super) struct Control {
     pub(super) contested: BTreeSet<PartitionId>,
     /// Heirs being told, and links being closed after that.
     pub(super) closing: JoinSet<()>,
-    /// Partitions where a write of ours may have taken effect unseen.
-    pub(super) doubtful: BTreeSet<PartitionId>,
+    /// Partitions where a write of ours may have taken effect unseen, and the owner that we would have to wait for.
+    pub(super) doubtful: BTreeMap<PartitionId, Option<OwnerId>>,
     /// Whether a stop would go on reading until others have taken over.
     pub(super) lingers: Arc<AtomicBool>,
     pub(super) partitions: BTreeSet<PartitionId>,
@@ -116,7 +116,7 @@ impl Control {
             heirs: BTreeMap::new(),
             contested: BTreeSet::new(),
             closing: JoinSet::new(),
-            doubtful: BTreeSet::new(),
+            doubtful: BTreeMap::new(),
             lingers: Arc::default(),
             partitions: BTreeSet::new(),
             memory: Memory::default(),
@@ -355,7 +355,7 @@ impl Control {
             // Before the next plan there may be a look, which must not begin to read what has been passed on. The heir
             // may have withdrawn its claim, and the record is in our name again.
             self.owned.remove(&partition_id);
-            self.doubtful.insert(partition_id.clone());
+            self.doubtful.insert(partition_id.clone(), None);
             let shared = Arc::clone(&self.shared);
             shared.board.note(partition_id.clone(), None);
             self.closing
@@ -389,7 +389,7 @@ impl Control {
                     error: None,
                 };
                 self.held_off.insert(partition_id.clone(), held_off);
-                self.doubtful.insert(partition_id.clone());
+                self.doubtful.insert(partition_id.clone(), None);
                 self.shared.board.note(partition_id.clone(), None);
                 if let Some(etag) = self.owned.remove(&partition_id) {
                     let shared = Arc::clone(&self.shared);

@@ -137,13 +137,18 @@ impl Control {
         let suspect_time = self.shared.options.suspect_time();
         let store_up_for = self.store.up_since.map(|since| since.elapsed());
         let Self {
-            owned, replaced, ..
+            owned,
+            replaced,
+            doubtful,
+            ..
         } = self;
         self.awaited.retain(|partition_id, (since, waiting)| {
             let record = snapshot.ownerships.get(partition_id);
             let (Some(record), Some(version)) = (record, owned.get_mut(partition_id)) else {
                 return false;
             };
+            // If a renewal of ours may have landed unseen, a new version is no word that it is time to begin.
+            let is_doubtful = doubtful.remove(partition_id).is_some();
             let is_ours = record
                 .owner_id
                 .as_ref()
@@ -151,7 +156,9 @@ impl Control {
             if is_ours && record.etag != *version {
                 let ours = std::mem::replace(version, record.etag.clone());
                 replaced.insert(partition_id.clone(), ours);
-                return false;
+                if !is_doubtful {
+                    return false;
+                }
             }
             !waiting.is_over(snapshot, since.elapsed(), suspect_time, store_up_for)
         });
@@ -191,7 +198,7 @@ impl Control {
                     || self.contested.contains(partition_id))
             {
                 // Ours, but nobody reads it, and from now on nobody here may begin to.
-                self.doubtful.insert(partition_id.clone());
+                self.doubtful.insert(partition_id.clone(), None);
                 let shared = Arc::clone(&self.shared);
                 self.closing
                     .spawn(hand_over(shared, partition_id.clone(), heir, None, true));
@@ -203,12 +210,13 @@ impl Control {
         let rule = self.rule();
         let awaited: BTreeSet<_> = self.awaited.keys().cloned().collect();
         let handing_over: BTreeSet<_> = self.heirs.keys().cloned().collect();
+        let doubtful: BTreeSet<_> = self.doubtful.keys().cloned().collect();
         let standing = Standing {
             owner_id: &self.shared.owner_id,
             held: &self.owned,
             awaited: &awaited,
             handing_over: &handing_over,
-            doubtful: &self.doubtful,
+            doubtful: &doubtful,
             running_for: self.begun.elapsed(),
             store_up_for: self.store.up_since.map(|since| since.elapsed()),
         };
@@ -264,7 +272,7 @@ impl Control {
     async fn act(&mut self, plan: &Plan) -> Outcome {
         self.owned
             .retain(|partition_id, _| plan.keep.contains(partition_id));
-        self.doubtful.retain(|partition_id| {
+        self.doubtful.retain(|partition_id, _| {
             // Renewed now, or not ours as far as anybody can see.
             plan.keep.contains(partition_id)
         });
@@ -294,7 +302,9 @@ impl Control {
                 next = writes.next() => next,
                 () = &mut grace => {
                     let all = plan.renew.iter().chain(&plan.claim).chain(&plan.steal);
-                    self.doubtful.extend(all.map(|claim| claim.partition_id.clone()));
+                    for claim in all {
+                        self.doubt(claim.clone());
+                    }
                     return outcome;
                 }
             };
@@ -315,11 +325,12 @@ impl Control {
                     outcome.lost += 1;
                     // What we lost to may be a write of our own, or this very one if it was sent twice; the next
                     // listing tells.
-                    let id = claim.partition_id;
+                    let id = claim.partition_id.clone();
                     if !self.awaited.contains_key(&id) {
-                        if self.doubtful.insert(id.clone()) {
+                        if !self.doubtful.contains_key(&id) {
                             self.owned.remove(&id);
                         }
+                        self.doubt(claim);
                         if !self.owned.contains_key(&id) {
                             self.contest(id);
                         }
@@ -327,7 +338,7 @@ impl Control {
                 }
                 Ok(WriteOutcome::Unknown(error)) => {
                     failed += 1;
-                    self.doubtful.insert(claim.partition_id);
+                    self.doubt(claim);
                     self.reporter.report(ProcessingError::LoadBalancing(error));
                 }
                 Err(error) => {
@@ -340,6 +351,15 @@ impl Control {
             self.store.proven = Some(Instant::now());
         }
         outcome
+    }
+
+    /// A write of ours may have taken effect unseen. If it did, the next renewal finds out, and still has to wait for the
+    /// owner before.
+    fn doubt(&mut self, claim: Claim) {
+        let waits_for = self.doubtful.entry(claim.partition_id).or_default();
+        if claim.waits_for.is_some() {
+            *waits_for = claim.waits_for;
+        }
     }
 
     /// Somebody has written a record of ours. One of our kind waits until we have made way; anybody else displaces our
@@ -367,7 +387,8 @@ impl Control {
             .entry(partition_id.clone())
             .or_insert_with(|| Arc::new(Fence::new(policy, Arc::clone(lease), expiration)))
             .confirm(sent);
-        self.doubtful.remove(&partition_id);
+        let doubt = self.doubtful.remove(&partition_id);
+        let waits_for = waits_for.or_else(|| doubt.flatten());
         if let WriteCondition::Matches(before) = condition {
             self.replaced.insert(partition_id.clone(), before);
         }

@@ -78,12 +78,13 @@ pub(super) async fn tell_all(shared: &Shared, partition_ids: &BTreeSet<Partition
 }
 
 /// Gives a claim back to the owner before us, which has not told us to begin: it goes on as if nothing had been. Returns
-/// whether the record is certain not to be in our name.
+/// whether the record is certain not to be in our name. `is_doubtful`: whether a write of ours may have landed unseen.
 pub(super) async fn withdraw(
     shared: Arc<Shared>,
     partition_id: PartitionId,
     etag: ETag,
     from: OwnerId,
+    is_doubtful: bool,
 ) -> bool {
     let outcome = write(&shared, &partition_id, Some(&from), etag).await;
     if !matches!(outcome, Some(WriteOutcome::Lost)) {
@@ -95,8 +96,9 @@ pub(super) async fn withdraw(
     if !owner_id.is_same_as(&shared.owner_id) {
         return true;
     }
-    // It has told us since: nobody reads.
-    let outcome = write(&shared, &partition_id, None, etag).await;
+    // It has told us since: nobody reads. Unless the new version is our own.
+    let owner_id = is_doubtful.then_some(&from);
+    let outcome = write(&shared, &partition_id, owner_id, etag).await;
     matches!(outcome, Some(WriteOutcome::Written(_)))
 }
 
@@ -113,6 +115,7 @@ async fn tell(shared: &Shared, partition_id: &PartitionId, heir: &Heir, goes_on:
         };
         // Somebody who took it from our heir waits for us, unless the heir may have begun: then for the heir.
         let is_ours_to_tell = heir.owner_id == owner_id || Instant::now() < heir.waits_until;
+        // A word that may have been lost is written again: an heir that has begun does not mind.
         let outcome = if is_ours(shared, &owner_id) && !goes_on {
             // Nobody reads it any more, and others would wait for us.
             write(shared, partition_id, None, etag).await
@@ -121,7 +124,7 @@ async fn tell(shared: &Shared, partition_id: &PartitionId, heir: &Heir, goes_on:
         } else {
             return;
         };
-        if !matches!(outcome, Some(WriteOutcome::Lost)) {
+        if matches!(outcome, Some(WriteOutcome::Written(_))) {
             return;
         }
     }

@@ -12,11 +12,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::control::Control;
 use super::cycle::{MAX_CONCURRENT_WRITES, look_every};
-use super::handover::Heir;
+use super::handover::{Heir, is_ours};
 use super::stop::{Pending, settle};
 use crate::balance::{leaving_id, promised_suspect_time};
 use crate::checkpoint::{OwnershipListing, WriteCondition, WriteOutcome};
-use crate::model::OwnerId;
+use crate::model::{ETag, OwnerId, PartitionId};
 
 /// Hands partitions over until all have gone, nobody is left to take them, or `end`.
 pub(super) async fn linger(
@@ -28,9 +28,13 @@ pub(super) async fn linger(
     let Some(leaving) = leaving_id(&control.shared.owner_id) else {
         return;
     };
-    let marked = timeout_at(end, mark(control, &leaving)).await;
+    // Partitions that still wait for *their* former owner are not ours to hand on.
+    let mut unmarked = control.owned.clone();
+    unmarked.retain(|id, _| control.pumps.contains_key(id));
+    let marked = timeout_at(end, mark(control, &leaving, unmarked)).await;
     if marked.is_err() {
-        control.doubtful.extend(control.owned.keys().cloned());
+        let owned = control.owned.keys().cloned();
+        control.doubtful.extend(owned.map(|id| (id, None)));
         return;
     }
     let look_every = look_every(control.shared.options.load_balancing_interval);
@@ -49,10 +53,12 @@ pub(super) async fn linger(
                 let listing = control.shared.store.list_ownership(&control.shared.scope);
                 match timeout_at(end, listing).await {
                     Ok(Ok(listing)) => {
-                        let has_successors = look(control, &leaving, listing);
-                        if !has_successors && control.heirs.is_empty() {
+                        let seen = look(control, &leaving, listing);
+                        if !seen.has_successors && control.heirs.is_empty() {
                             break;
                         }
+                        // A claim that was withdrawn leaves our full name behind, which nobody would take over.
+                        let _ = timeout_at(end, mark(control, &leaving, seen.unmarked)).await;
                     }
                     // The store is down: nobody can take over through it.
                     Ok(Err(_)) if control.heirs.is_empty() => break,
@@ -74,17 +80,14 @@ pub(super) async fn linger(
     }
 }
 
-/// Writes the mark into all records of ours.
-async fn mark(control: &mut Control, leaving: &OwnerId) {
+/// Writes the mark into records of ours.
+async fn mark(
+    control: &mut Control,
+    leaving: &OwnerId,
+    unmarked: impl IntoIterator<Item = (PartitionId, ETag)>,
+) {
     let shared = Arc::clone(&control.shared);
-    // Partitions that still wait for *their* former owner are not ours to hand on.
-    let marks: Vec<_> = control
-        .owned
-        .iter()
-        .filter(|(id, _)| control.pumps.contains_key(*id))
-        .map(|(id, etag)| (id.clone(), etag.clone()))
-        .collect();
-    let mut writes = stream::iter(marks)
+    let mut writes = stream::iter(unmarked)
         .map(|(partition_id, etag)| {
             let shared = Arc::clone(&shared);
             let leaving = leaving.clone();
@@ -108,25 +111,40 @@ async fn mark(control: &mut Control, leaving: &OwnerId) {
                 control.owned.remove(&partition_id);
             }
             Ok(WriteOutcome::Unknown(_)) => {
-                control.doubtful.insert(partition_id);
+                control.doubtful.insert(partition_id, None);
             }
             Err(_) => {}
         }
     }
 }
 
-/// Notes who claimed what and lets the handlers finish there. Returns whether anybody is left to claim the rest.
-fn look(control: &mut Control, leaving: &OwnerId, listing: OwnershipListing) -> bool {
-    let mut has_successors = false;
+/// What a look has found.
+#[derive(Default)]
+struct Look {
+    /// Whether anybody is left to claim what we still read.
+    has_successors: bool,
+    /// What we still read, but without the mark.
+    unmarked: Vec<(PartitionId, ETag)>,
+}
+
+/// Notes who claimed what and lets the handlers finish there.
+fn look(control: &mut Control, leaving: &OwnerId, listing: OwnershipListing) -> Look {
+    let mut seen = Look::default();
     for record in listing.ownerships {
         let (Some(owner_id), partition_id) = (record.owner_id, record.partition_id) else {
             continue;
         };
         let is_read = control.pumps.contains_key(&partition_id);
-        if owner_id.is_same_as(leaving) || owner_id.is_same_as(&control.shared.owner_id) {
-            // At another version than ours after somebody has withdrawn a claim.
-            if is_read && control.owned.contains_key(&partition_id) {
-                control.owned.insert(partition_id, record.etag);
+        if is_ours(&control.shared, &owner_id) {
+            // At another version than ours after somebody has withdrawn a claim. What is being finished for an heir goes
+            // its way.
+            if is_read && !control.heirs.contains_key(&partition_id) {
+                control
+                    .owned
+                    .insert(partition_id.clone(), record.etag.clone());
+                if !owner_id.is_same_as(leaving) {
+                    seen.unmarked.push((partition_id, record.etag));
+                }
             }
             continue;
         }
@@ -135,7 +153,8 @@ fn look(control: &mut Control, leaving: &OwnerId, listing: OwnershipListing) -> 
             .and_then(|modified| listing.as_of.duration_since(modified).ok())
             .unwrap_or_default();
         // Zero for one that is leaving itself.
-        has_successors |= promised_suspect_time(&owner_id).is_some_and(|promised| age < promised);
+        seen.has_successors |=
+            promised_suspect_time(&owner_id).is_some_and(|promised| age < promised);
         if is_read {
             if let Some(signal) = control.signals.get(&partition_id) {
                 signal.finish();
@@ -149,5 +168,5 @@ fn look(control: &mut Control, leaving: &OwnerId, listing: OwnershipListing) -> 
             control.heirs.entry(partition_id).or_insert(heir);
         }
     }
-    has_successors
+    seen
 }

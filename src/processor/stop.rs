@@ -13,7 +13,7 @@ use super::handover::{give_up, hand_over, is_ours, tell_all, withdraw};
 use super::linger::linger;
 use super::pump::{PumpEnd, Shared};
 use crate::checkpoint::{WriteCondition, WriteOutcome};
-use crate::model::{ETag, PartitionId};
+use crate::model::{ETag, OwnerId, PartitionId};
 use crate::telemetry;
 
 /// What a graceful stop came to.
@@ -42,9 +42,11 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     for (partition_id, (_, waiting)) in std::mem::take(&mut control.awaited) {
         if let Some(etag) = control.owned.remove(&partition_id) {
             let shared = Arc::clone(&control.shared);
+            let is_doubtful = control.doubtful.contains_key(&partition_id);
             let pending = pending.clone();
             closing.spawn(async move {
-                if withdraw(shared, partition_id.clone(), etag, waiting.from).await {
+                let (id, from) = (partition_id.clone(), waiting.from);
+                if withdraw(shared, id, etag, from, is_doubtful).await {
                     pending.done(&partition_id);
                 }
             });
@@ -79,7 +81,8 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
         };
         if is_cut {
             // A mark may have landed unseen.
-            control.doubtful.extend(control.owned.keys().cloned());
+            let owned = control.owned.keys().cloned();
+            control.doubtful.extend(owned.map(|id| (id, None)));
         }
     }
     control.pumps_stop.cancel();
@@ -112,7 +115,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     // Their handlers are cut, too: nobody is to wait for them.
     for (partition_id, heir) in std::mem::take(&mut control.heirs) {
         control.owned.remove(&partition_id);
-        control.doubtful.insert(partition_id.clone());
+        control.doubtful.insert(partition_id.clone(), None);
         pending.done(&partition_id);
         closing.spawn(hand_over(
             Arc::clone(&control.shared),
@@ -139,7 +142,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
             // Whoever claimed one since we looked waits for us.
             tell_all(&control.shared, &kept).await;
         } else if !control.doubtful.is_empty() {
-            give_back_listed(&control.shared, &pending).await;
+            give_back_listed(&control.shared, &pending, &control.doubtful).await;
         }
     };
     tokio::select! {
@@ -196,7 +199,7 @@ impl Pending {
         let pending = self.lock();
         let mut left = pending.partitions.clone();
         if !pending.is_all {
-            left.extend(control.doubtful.iter().cloned());
+            left.extend(control.doubtful.keys().cloned());
         }
         left.into_iter().collect()
     }
@@ -220,7 +223,7 @@ pub(super) fn settle(
     match control.heirs.remove(&partition_id) {
         Some(heir) => {
             // It may have withdrawn its claim, and the record is in our name again.
-            control.doubtful.insert(partition_id.clone());
+            control.doubtful.insert(partition_id.clone(), None);
             pending.done(&partition_id);
             let goes_on = shared.options.keep_ownership_on_stop;
             closing.spawn(hand_over(shared, partition_id, heir, end, goes_on));
@@ -288,8 +291,13 @@ async fn relinquish(shared: &Shared, partition_id: &PartitionId, etag: ETag) -> 
     None
 }
 
-/// Gives back what the records say is ours: finds writes whose outcome we never learnt.
-async fn give_back_listed(shared: &Arc<Shared>, pending: &Pending) {
+/// Gives back what the records say is ours: finds writes whose outcome we never learnt. What such a write took from one
+/// of our kind, which still reads it, goes back to that.
+async fn give_back_listed(
+    shared: &Arc<Shared>,
+    pending: &Pending,
+    doubtful: &BTreeMap<PartitionId, Option<OwnerId>>,
+) {
     let listing = match shared.store.list_ownership(&shared.scope).await {
         Ok(listing) => listing,
         Err(error) => {
@@ -312,6 +320,13 @@ async fn give_back_listed(shared: &Arc<Shared>, pending: &Pending) {
     }
     pending.listed(mine.keys().cloned().collect());
     for (partition_id, etag) in mine {
+        if let Some(Some(from)) = doubtful.get(&partition_id) {
+            let (id, from) = (partition_id.clone(), from.clone());
+            if withdraw(Arc::clone(shared), id, etag, from, true).await {
+                pending.done(&partition_id);
+            }
+            continue;
+        }
         let Some(is_taken) = relinquish(shared, &partition_id, etag).await else {
             continue;
         };

@@ -262,6 +262,90 @@ async fn what_an_heir_hands_back_to_a_leaver_whose_handler_hangs_is_free_in_the_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_heir_hands_back_to_a_leaver_is_free_as_soon_as_its_handler_has_finished() {
+    let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+    let gate = Arc::new(Semaphore::new(0));
+    let a = Recorder::new().gated(&gate);
+    let (leaver, heir) = pair(&hub, &store, [&a, &Recorder::new()], 2).await;
+    for partition in 0..4 {
+        hub.send(partition.to_string(), "x");
+    }
+    sleep(Duration::from_secs(1)).await;
+    let leaving = tokio::spawn(leaver.shutdown());
+    eventually("claimed", || async { load(&store, &heir).await == 4 }).await;
+    // So that the leaver has seen it, and lets its handlers finish.
+    sleep(Duration::from_secs(1)).await;
+    heir.shutdown().await.unwrap();
+    // One of the two handlers returns.
+    gate.add_permits(1);
+    eventually("given back", || async {
+        owners(&store)
+            .await
+            .values()
+            .filter(|o| o.is_none())
+            .count()
+            == 3
+    })
+    .await;
+    assert!(!leaving.is_finished());
+    gate.add_permits(10);
+    leaving.await.unwrap().unwrap();
+    assert!(owners(&store).await.into_values().all(|o| o.is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_heir_hands_back_before_the_leaver_saw_it_is_left_to_the_next() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    let (a, b) = (Recorder::new(), Recorder::new());
+    let (leaver, heir) = pair(&hub, &store, [&a, &b], 1).await;
+    let partition: PartitionId = owners(&store)
+        .await
+        .into_iter()
+        .find(|(_, owner)| owner.as_ref() == Some(leaver.owner_id()))
+        .unwrap()
+        .0;
+    // Claimed and withdrawn in the leaver's full name just before it marks the record.
+    let us = leaver.owner_id().clone();
+    store.put(&partition, &"rs1-5000-gone".into()).await;
+    store.put(&partition, &us).await;
+    let stopped = Instant::now();
+    leaver.shutdown().await.unwrap();
+    hub.send(partition.clone(), "x");
+    delivered(&b, partition.as_str(), &[0]).await;
+    // The heir's next cycle, not the leaver's linger.
+    assert!(
+        stopped.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        stopped.elapsed()
+    );
+    drop(heir);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leaver_owns_and_does_not_read_is_given_back_at_once() {
+    let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+    let (a, b) = (Recorder::new(), Recorder::new());
+    let (leaver, heir) = pair(&hub, &store, [&a, &b], 2).await;
+    let held = owners(&store).await;
+    let mine = held
+        .iter()
+        .find(|(_, owner)| owner.as_ref() == Some(leaver.owner_id()));
+    let (outside, _) = mine.unwrap();
+    // Displaced by an outsider: held off for an interval.
+    hub.disconnect(
+        outside.as_str(),
+        crate::error::TransportErrorKind::OwnershipLost,
+    );
+    sleep(Duration::from_millis(100)).await;
+    let leaving = tokio::spawn(leaver.shutdown());
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(owners(&store).await[outside], None);
+    assert!(!leaving.is_finished(), "the other one is handed over");
+    leaving.await.unwrap().unwrap();
+    drop(heir);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_foreign_heir_is_not_written_over() {
     let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
     let (a, b) = (Recorder::new(), Recorder::new());

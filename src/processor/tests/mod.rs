@@ -5,6 +5,7 @@ mod checkpoints;
 mod containment;
 mod dead_letters;
 mod deadlines;
+mod doubts;
 mod failures;
 mod figures;
 mod gaps;

@@ -362,6 +362,45 @@ async fn two_processors_with_one_name_are_told_and_do_not_fight() {
     drop((first, second));
 }
 
+/// Both think that what either of them takes is theirs.
+#[tokio::test(start_paused = true)]
+async fn two_thieves_with_one_name_read_nothing_twice_at_a_time_and_leave_nothing_unread() {
+    for promises in [true, false] {
+        let (hub, store) = (FakeEventHub::new(8), FlakyStore::new());
+        let recorders = [Recorder::new(), Recorder::new(), Recorder::new()];
+        let start = |name: &str, recorder: &Recorder| {
+            let mut builder = kin_builder(&hub, &store, name);
+            if !promises {
+                builder = super::support::builder(&hub, &store, name);
+            }
+            builder.build(recorder.clone()).unwrap().spawn()
+        };
+        let victim = start("victim", &recorders[0]);
+        sleep(Duration::from_secs(20)).await;
+        let thieves = (start("same", &recorders[1]), start("same", &recorders[2]));
+        sleep(Duration::from_secs(60)).await;
+        for partition in 0..8 {
+            let partition = partition.to_string();
+            assert_eq!(hub.receivers(partition.as_str()), 1, "{partition}");
+            hub.send(partition.as_str(), "x");
+        }
+        sleep(Duration::from_secs(5)).await;
+        for partition in 0..8 {
+            let partition = partition.to_string();
+            let seen = recorders.iter().map(|r| r.events(&partition).len());
+            assert_eq!(seen.sum::<usize>(), 1, "{partition}");
+        }
+        let is_told = |recorder: &&Recorder| {
+            let is_twin =
+                |seen: &Seen| matches!(seen, Seen::Error(_, text) if text.contains("owner id"));
+            recorder.seen().iter().any(is_twin)
+        };
+        assert!(recorders[1..].iter().any(|recorder| is_told(&recorder)));
+        assert!(!is_told(&&recorders[0]));
+        drop((victim, thieves));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_hub_that_does_not_answer_costs_no_partition() {
     let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());

@@ -239,6 +239,17 @@ pub(super) enum Applied {
     GivenBack(String),
 }
 
+/// What becomes of the next claim or renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It takes effect, and the answer is lost.
+    LandsUnseen,
+    /// It has no effect, and nobody knows.
+    Vanishes,
+    /// It takes effect, and no answer ever comes.
+    NeverAnswered,
+}
+
 /// An in-memory store whose calls fail, get lost or are applied without an answer, on request.
 #[derive(Clone, Debug)]
 pub(super) struct FlakyStore {
@@ -266,6 +277,9 @@ struct Faults {
     /// The partition whose checkpoint cannot be read.
     malformed: Mutex<Option<PartitionId>>,
     intruder: Mutex<Option<OwnerId>>,
+    fate: Mutex<Option<Fate>>,
+    /// Whether calls wait.
+    is_stalled: tokio::sync::watch::Sender<bool>,
 }
 
 impl FlakyStore {
@@ -282,6 +296,27 @@ impl FlakyStore {
             inner: self.inner.clone(),
             faults: Arc::default(),
         }
+    }
+
+    /// Decides what becomes of the next claim or renewal.
+    pub(super) fn decide(&self, fate: Fate) {
+        *self.faults.fate.lock().unwrap() = Some(fate);
+    }
+
+    /// Whether a fate that was decided has come true.
+    pub(super) fn is_decided(&self) -> bool {
+        self.faults.fate.lock().unwrap().is_none()
+    }
+
+    /// Has every call wait until further notice.
+    pub(super) fn stall(&self, is_stalled: bool) {
+        self.faults.is_stalled.send_replace(is_stalled);
+    }
+
+    async fn passage(&self) {
+        let mut stalled = self.faults.is_stalled.subscribe();
+        // The sender lives as long as this store.
+        let _ = stalled.wait_for(|is_stalled| !is_stalled).await;
     }
 
     /// Has somebody write his name into the record that is claimed or renewed next, just before that.
@@ -419,6 +454,7 @@ impl FlakyStore {
 #[async_trait]
 impl CheckpointStore for FlakyStore {
     async fn list_ownership(&self, scope: &GroupScope) -> Result<OwnershipListing, StoreError> {
+        self.passage().await;
         self.check_ownership()?;
         self.faults.listings.fetch_add(1, Ordering::Relaxed);
         self.inner.list_ownership(scope).await
@@ -431,7 +467,16 @@ impl CheckpointStore for FlakyStore {
         owner_id: Option<&OwnerId>,
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
+        self.passage().await;
         self.check_ownership()?;
+        let fate = owner_id.and_then(|_| self.faults.fate.lock().unwrap().take());
+        let unseen = || {
+            let error = StoreError::new(StoreErrorKind::Unavailable, "on request");
+            Ok(WriteOutcome::Unknown(error))
+        };
+        if fate == Some(Fate::Vanishes) {
+            return unseen();
+        }
         let intruder = owner_id.and_then(|_| self.faults.intruder.lock().unwrap().take());
         if let Some(intruder) = intruder {
             self.put(partition_id, &intruder).await;
@@ -447,13 +492,18 @@ impl CheckpointStore for FlakyStore {
         if owner_id.is_none() {
             self.note(&outcome, Applied::GivenBack(partition_id.to_string()));
         }
-        Ok(outcome)
+        match fate {
+            Some(Fate::LandsUnseen) => unseen(),
+            Some(Fate::NeverAnswered) => std::future::pending().await,
+            _ => Ok(outcome),
+        }
     }
 
     async fn list_checkpoints(
         &self,
         scope: &GroupScope,
     ) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        self.passage().await;
         self.check()?;
         self.inner.list_checkpoints(scope).await
     }
@@ -463,6 +513,7 @@ impl CheckpointStore for FlakyStore {
         scope: &GroupScope,
         partition_id: &PartitionId,
     ) -> Result<Option<StoredCheckpoint>, StoreError> {
+        self.passage().await;
         self.check()?;
         if self.faults.malformed.lock().unwrap().as_ref() == Some(partition_id) {
             return Err(StoreError::new(
@@ -479,6 +530,7 @@ impl CheckpointStore for FlakyStore {
         checkpoint: &Checkpoint,
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError> {
+        self.passage().await;
         self.check()?;
         self.faults.writes.fetch_add(1, Ordering::Relaxed);
         let delay = *self.faults.checkpoint_delay.lock().unwrap();

@@ -1,6 +1,33 @@
-//! Decisions by example; `properties` holds what is always true.
+//! Decisions by example; `properties` and `invariants` hold what is always true.
+//!
+//! What a group of processors promises, and the tests that would fail without it. N partitions, M owners, interval I,
+//! expiration E; `sim` is the simulator, whose oracle checks all of them in every run.
+//!
+//! | | invariant | tests |
+//! |---|---|---|
+//! | 1 | a handler starts only while a write of ours counts, or a link excludes others | `fence`, `processor::tests::proofs` |
+//! | 2 | every change of owner is conditional on the version it was planned from; one creates | `every_plan_keeps_the_rules`, `conformance::one_of_many_creators_wins` |
+//! | 3 | nothing is stolen from who has no more than its share | `nothing_is_stolen_from_who_has_no_more_than_its_share` |
+//! | 4 | nothing is stolen while something is free for us | the same |
+//! | 5 | a checkpoint never goes back through us | `register`, `processor::tests::checkpoints` |
+//! | 6 | no local clock takes part | `the_clock_that_everybody_shares_may_show_any_time`, `the_day_that_the_local_clock_shows_changes_nothing` |
+//! | 7 | a plan follows from its arguments, takes any record, and leaves balance alone | `every_plan_keeps_the_rules`, `a_balanced_view_planned_twice_yields_nothing` |
+//! | 8 | what is written is what others read | `conformance`, `tests/it/checkpoint_store/raw_blob.rs`, `an_owner_is_one_owner_in_any_case` |
+//! | 9 | nothing is unread for longer than the suspect time after a crash, a cycle after a stop | `figures`, `processor::tests::balancing`, `processor::tests::replacing` |
+//! | 10 | balance within a number of rounds that grows with log(N/M) | `a_group_is_balanced_within_a_number_of_rounds` |
+//! | 11 | no more moves than it takes, none in a day | `no_more_moves_than_it_takes`, `a_settled_group_moves_nothing_in_a_day` |
+//! | 12 | no partition goes to and fro | the same |
+//! | 13 | a newcomer gets something although owners always write first | `a_newcomer_gets_its_first_partition_although_the_owner_always_writes_first` |
+//! | 14 | a store that was down moves nothing | `figures` (180 s), `a_silence_that_the_store_explains_is_held_against_nobody` |
+//! | 15 | a slow store moves nothing | `figures` (0.8 s a write) |
+//! | 16 | a settled group costs about two operations a partition and six an owner in a minute at 10 s | `figures`, `a_heartbeat_each_interval_and_each_record_once_in_three` |
+//! | 17 | a stop ends in time, with the store down and from inside a handler | `processor::tests::stopping`, `a_stop_with_the_store_down_ends_in_time_and_cuts_nothing` |
+//! | 18 | with other SDKs: coverage, balance, no moves once settled | `sim` (`peers`), `tests/interop/mixed_group.rs` |
+//! | 19 | nothing that others write ends our loop | `every_plan_keeps_the_rules`, `tests/it/checkpoint_store/foreign_records.rs` |
+//! | 20 | new partitions are read within two intervals, unknown ones left alone | `new_partitions_are_read_within_two_intervals`, `only_what_the_hub_has_is_claimed_renewed_or_stolen` |
 
 mod handing_over;
+mod invariants;
 mod liveness;
 mod properties;
 mod support;

@@ -126,6 +126,8 @@ pub(super) struct Cluster {
     pub(super) snapshot: Snapshot,
     writes: u64,
     pub(super) steals: u64,
+    /// How often each partition went from one owner to another, or from nobody to one.
+    pub(super) changes: BTreeMap<PartitionId, u32>,
 }
 
 impl Cluster {
@@ -134,6 +136,7 @@ impl Cluster {
             snapshot: group(partitions, &[]),
             writes: 0,
             steals: 0,
+            changes: BTreeMap::new(),
         }
     }
 
@@ -173,6 +176,10 @@ impl Cluster {
         if !holds {
             return None;
         }
+        let before = records.get(&claim.partition_id);
+        if before.and_then(|record| record.owner_id.as_ref()) != Some(owner_id) {
+            *self.changes.entry(claim.partition_id.clone()).or_default() += 1;
+        }
         self.writes += 1;
         let etag = ETag::from(self.writes.to_string());
         let ownership = Ownership {
@@ -201,6 +208,22 @@ impl Cluster {
             };
             self.step(member, &view, rng.random());
         }
+    }
+
+    /// A cycle of each, one after the other, after so much time.
+    pub(super) fn cycle(&mut self, members: &mut [Member], after: Duration) {
+        self.snapshot.as_of += after;
+        for member in members {
+            member.running_for += after;
+            let view = self.snapshot.clone();
+            self.step(member, &view, 0);
+        }
+    }
+
+    pub(super) fn is_shared(&self, members: &[Member]) -> bool {
+        let loads = self.loads(members);
+        let spread = loads.iter().max().unwrap() - loads.iter().min().unwrap();
+        loads.iter().sum::<usize>() == self.snapshot.partitions.len() && spread <= 1
     }
 
     pub(super) fn loads(&self, members: &[Member]) -> Vec<usize> {

@@ -425,38 +425,6 @@ async fn a_displaced_term_hands_out_nothing_of_what_it_has_taken() {
     );
 }
 
-/// The heir looks four times a second, the newcomer lists as soon as it starts.
-#[tokio::test(start_paused = true)]
-async fn a_newcomer_takes_nothing_whose_heir_has_just_been_told() {
-    for (name, phase) in ["b", "c", "d", "e"].into_iter().zip([10, 70, 130, 190]) {
-        let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
-        let owner: OwnerId = "rs1-60000-owner".into();
-        for partition in 0..4 {
-            store.put(&partition.to_string().into(), &owner).await;
-        }
-        let recorder = Recorder::new();
-        let heir = spawn(kin_builder(&hub, &store, "a"), &recorder);
-        let us = Some(heir.owner_id().clone());
-        let claimed = || async {
-            let held = owners(&store).await.into_iter();
-            held.filter_map(|(id, held)| (held == us).then_some(id))
-                .collect::<Vec<_>>()
-        };
-        eventually("two claimed", || async { claimed().await.len() == 2 }).await;
-        sleep(Duration::from_millis(phase)).await;
-        let passed_on = claimed().await;
-        for partition in &passed_on {
-            store.put(partition, heir.owner_id()).await;
-        }
-        let _newcomer = spawn(kin_builder(&hub, &store, name), &recorder);
-        for partition in passed_on {
-            hub.send(partition.clone(), "x");
-            sleep(Duration::from_secs(1)).await;
-            assert_eq!(recorder.events(partition.as_str()), [0], "{name}, {phase}");
-        }
-    }
-}
-
 /// Between two plans there are looks at what is still to come.
 #[tokio::test(start_paused = true)]
 async fn what_was_passed_on_is_left_alone_while_we_wait_for_more() {

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::support::{FlakyStore, Recorder, eventually, kin_builder, owners};
 use super::world::{Closing, World};
+use crate::model::OwnerId;
 use crate::processor::ProcessorHandle;
+use crate::transport::fake::FakeEventHub;
 
 const PARTITIONS: usize = 4;
 const INTERVAL: Duration = Duration::from_secs(3);
@@ -142,4 +145,42 @@ fn who_is_replaced_while_another_one_is_leaves_nothing_unread_for_longer_than_a_
         fleet.settle().await;
         fleet.assert_gap(GIVEN_BACK, seed);
     });
+}
+
+/// The heir looks four times a second, the newcomer lists as soon as it starts.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_takes_nothing_whose_heir_has_just_been_told() {
+    for (name, phase) in ["b", "c", "d", "e"].into_iter().zip([10, 70, 130, 190]) {
+        let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+        let owner: OwnerId = "rs1-60000-owner".into();
+        for partition in 0..4 {
+            store.put(&partition.to_string().into(), &owner).await;
+        }
+        let recorder = Recorder::new();
+        let heir = kin_builder(&hub, &store, "a")
+            .build(recorder.clone())
+            .unwrap()
+            .spawn();
+        let us = Some(heir.owner_id().clone());
+        let claimed = || async {
+            let held = owners(&store).await.into_iter();
+            held.filter_map(|(id, held)| (held == us).then_some(id))
+                .collect::<Vec<_>>()
+        };
+        eventually("two claimed", || async { claimed().await.len() == 2 }).await;
+        sleep(Duration::from_millis(phase)).await;
+        let passed_on = claimed().await;
+        for partition in &passed_on {
+            store.put(partition, heir.owner_id()).await;
+        }
+        let _newcomer = kin_builder(&hub, &store, name)
+            .build(recorder.clone())
+            .unwrap()
+            .spawn();
+        for partition in passed_on {
+            hub.send(partition.clone(), "x");
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(recorder.events(partition.as_str()), [0], "{name}, {phase}");
+        }
+    }
 }

@@ -354,6 +354,7 @@ impl ProcessorOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::processor::tests::log::Log;
 
     fn refused(change: impl FnOnce(&mut ProcessorOptions)) -> String {
         let mut options = ProcessorOptions::default();
@@ -413,6 +414,32 @@ mod tests {
         assert!(
             refused(|o| o.ownership_suspect_time = Some(Duration::from_secs(121))).contains("121s")
         );
+    }
+
+    /// What is logged when options are looked at that are valid.
+    fn logged(change: impl FnOnce(&mut ProcessorOptions)) -> String {
+        let mut options = ProcessorOptions::default();
+        change(&mut options);
+        let (log, _guard) = Log::listen();
+        options.validate().unwrap();
+        let lines = log.lines();
+        assert!(lines.len() <= 1, "{lines:?}");
+        lines.concat()
+    }
+
+    #[test]
+    fn odd_settings_that_work_are_warned_of_once_each() {
+        assert_eq!(logged(|_| {}), "");
+        let expiration = logged(|o| o.partition_ownership_expiration = Duration::from_secs(29));
+        assert!(expiration.contains("less than three times"), "{expiration}");
+        assert!(expiration.contains("29s") && expiration.contains("10s"));
+        let suspect_time = logged(|o| {
+            o.load_balancing_interval = Duration::from_secs(1);
+            o.ownership_suspect_time = Some(Duration::from_millis(2900));
+        });
+        assert!(suspect_time.contains("less than three seconds"));
+        let interval = logged(|o| o.load_balancing_interval = Duration::from_secs(31));
+        assert!(interval.contains("more than half a minute"), "{interval}");
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! | 14 | a store that was down moves nothing | `figures` (180 s), `a_silence_that_the_store_explains_is_held_against_nobody` |
 //! | 15 | a slow store moves nothing | `figures` (0.8 s a write) |
 //! | 16 | a settled group costs about two operations a partition and six an owner in a minute at 10 s | `figures`, `a_heartbeat_each_interval_and_each_record_once_in_three` |
-//! | 17 | a stop ends in time, with the store down and from inside a handler | `processor::tests::stopping`, `a_stop_with_the_store_down_ends_in_time_and_cuts_nothing` |
+//! | 17 | a stop ends in time, with the store down and from inside a handler | `processor::tests::stopping` (`a_handler_can_stop_the_processor_that_calls_it`), `a_stop_with_the_store_down_ends_in_time_and_cuts_nothing` |
 //! | 18 | with other SDKs: coverage, balance, no moves once settled | `sim` (`peers`), `tests/interop/mixed_group.rs` |
 //! | 19 | nothing that others write ends our loop | `every_plan_keeps_the_rules`, `tests/it/checkpoint_store/foreign_records.rs` |
 //! | 20 | new partitions are read within two intervals, unknown ones left alone | `new_partitions_are_read_within_two_intervals`, `only_what_the_hub_has_is_claimed_renewed_or_stolen` |

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::log::Log;
 use super::support::{
     FlakyStore, Recorder, Seen, builder, delivered, eventually, kin_builder, owners, scope,
 };
@@ -233,4 +234,22 @@ async fn a_lost_partition_stops_even_if_its_receiver_was_never_displaced() {
     .await;
     assert_eq!(hub.receivers("0"), 0);
     handle.shutdown().await.unwrap();
+}
+
+/// With 20 s somebody who renews every 30 s is robbed again and again.
+#[tokio::test(start_paused = true)]
+async fn a_short_expiration_is_warned_of_once_and_only_next_to_other_sdks() {
+    for (owner, warnings) in [("foreign", 1), ("rs1-60000-kin", 0)] {
+        let (log, _guard) = Log::listen();
+        let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+        store.put(&"0".into(), &owner.into()).await;
+        let handle = kin_builder(&hub, &store, "me")
+            .build(Recorder::new())
+            .unwrap()
+            .spawn();
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let is_warning = |line: &&String| line.contains("less than 90 s");
+        assert_eq!(log.lines().iter().filter(is_warning).count(), warnings);
+        handle.shutdown().await.unwrap();
+    }
 }

@@ -11,6 +11,7 @@ mod figures;
 mod gaps;
 mod handing_over;
 mod joining;
+pub(super) mod log;
 mod metrics;
 mod own_writes;
 mod parallel;

@@ -197,3 +197,32 @@ async fn the_close_hook_can_checkpoint_on_shutdown_but_not_after_a_loss() {
         }
     }
 }
+
+/// Stops the processor when an event comes.
+struct Stopper(CancellationToken);
+
+impl EventHandler for Stopper {
+    async fn on_event(&self, context: &PartitionContext, event: ReceivedEvent) -> HandlerResult {
+        self.0.cancel();
+        // The stop waits for this call, and this call does not wait for the stop.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(context.update_checkpoint(&event).await?)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_can_stop_the_processor_that_calls_it() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    hub.send("0", "a");
+    hub.send("0", "b");
+    let token = CancellationToken::new();
+    let processor = builder(&hub, &store, "me")
+        .build(Stopper(token.clone()))
+        .unwrap();
+    let begun = Instant::now();
+    let report = processor.run(token).await.unwrap();
+    assert!(report.cut_partitions.is_empty());
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(stored(&store, "0").await, Some(0), "and no other event");
+    assert!(owners(&store).await.into_values().all(|o| o.is_none()));
+}

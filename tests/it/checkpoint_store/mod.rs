@@ -26,10 +26,13 @@ mod dead_letters;
 mod faults;
 mod foreign_records;
 mod legacy_checkpoints;
+mod listings;
 mod log;
+mod lost_answers;
 mod odd_values;
 mod raw_blob;
 mod scripted_blob;
+mod scripted_store;
 mod secrets;
 mod spellings;
 

@@ -279,7 +279,12 @@ impl<'a> Hubs<'a> {
     }
 
     fn levels(&self, partition: &str) -> Vec<Option<i64>> {
-        self.emulator.owner_levels(READ, partition).unwrap()
+        let hubs = self.emulator.status().hubs;
+        let hub = hubs.into_iter().find(|hub| hub.name == READ).unwrap();
+        let mut partitions = hub.partitions.into_iter();
+        let found = partitions.find(|found| found.id == partition).unwrap();
+        let readers = found.readers.iter();
+        readers.map(|reader| reader.owner_level).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is in the partitions and who reads them, for the assertions of a test.
+//! What is in the partitions, for the assertions of a test.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,26 +42,6 @@ impl Emulator {
         Ok(numbered
             .map(|(n, (offset, event))| recorded(n, offset.to_string(), &event))
             .collect())
-    }
-
-    /// The owner levels of the receivers that are attached to a partition, in all consumer groups
-    /// together; `None` for one without.
-    ///
-    /// # Errors
-    ///
-    /// [`EmulatorError`] if there is no such event hub or partition.
-    pub fn owner_levels(
-        &self,
-        hub: &str,
-        partition: &str,
-    ) -> Result<Vec<Option<i64>>, EmulatorError> {
-        let found = self.hub(hub)?;
-        if found.partition(partition).is_none() {
-            return Err(no_such_partition(hub, partition));
-        }
-        let readers = found.readers().into_iter();
-        let here = readers.filter(|reader| reader.partition == partition);
-        Ok(here.map(|reader| reader.claim.epoch).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::UNIX_EPOCH;
 
-use eventhubs_emulator::{Emulator, EmulatorError, Event};
+use eventhubs_emulator::{Emulator, EmulatorError, Event, PartitionStatus};
 use fe2o3_amqp_types::messaging::{Data, Message};
 use fe2o3_amqp_types::primitives::Value;
 
@@ -62,7 +62,15 @@ async fn the_record_of_a_partition_is_what_its_receivers_get() {
 async fn the_owner_levels_of_receivers_are_told() {
     let emulator = emulator().await;
     let mut client = Client::connect(&emulator).await;
-    assert_eq!(emulator.owner_levels("hub", "0").unwrap(), []);
+    let levels = || {
+        let partitions = emulator.status().hubs.remove(0).partitions;
+        let levels = |partition: &PartitionStatus| -> Vec<_> {
+            let readers = partition.readers.iter();
+            readers.map(|reader| reader.owner_level).collect()
+        };
+        partitions.iter().map(levels).collect::<Vec<_>>()
+    };
+    assert_eq!(levels()[0], []);
     let named = |name, epoch| Reading {
         name,
         epoch,
@@ -70,10 +78,10 @@ async fn the_owner_levels_of_receivers_are_told() {
     };
     let first = client.receiver("0", named("first", None)).await;
     let second = client.receiver("0", named("second", None)).await;
-    assert_eq!(emulator.owner_levels("hub", "0").unwrap(), [None, None]);
+    assert_eq!(levels()[0], [None, None]);
     let third = client.receiver("0", named("third", Some(7))).await;
-    assert_eq!(emulator.owner_levels("hub", "0").unwrap(), [Some(7)]);
-    assert!(emulator.owner_levels("hub", "9").is_err());
+    assert_eq!(levels()[0], [Some(7)]);
+    assert!(levels()[1..].iter().all(Vec::is_empty));
     drop((first, second, third));
     emulator.stop().await;
 }

@@ -52,6 +52,13 @@ impl fmt::Display for CloseReason {
 /// starts no other but the close hook; it does not cut it before the shutdown timeout. An error or a panic ends the partition's *term*: it goes
 /// to [`on_error`](Self::on_error), and the partition starts again from its checkpoint, after a wait that doubles
 /// from failure to failure.
+///
+/// A hook that *blocks its thread* (computes for long, calls blocking code) takes a worker from the runtime. As long as one
+/// worker is left, ownership is renewed, heartbeats are sent and other partitions go on. If hooks block all of them,
+/// nothing of the processor runs: after the suspect time others take its partitions. It notices when it wakes up, before
+/// the next event is handed out. What blocks belongs into `spawn_blocking`; or give the processor a thread
+/// of its own (a current-thread runtime that does nothing but [`run`](super::EventProcessor::run)) and have the hooks
+/// spawn their work on the application's runtime and wait for it: then nothing that blocks there matters.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event handler",
     note = "wrap a closure or async fn in `handler_fn(..)`, or in `handler_fn_with(state, ..)` if it captures state"

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod architecture;
+mod blocking;
 mod checkpoint_store;
 mod dead_letters;
 mod input;

@@ -201,7 +201,7 @@ impl Term<'_> {
                 biased;
                 settled = &mut settling => return (settled, broken),
                 () = tokio::time::sleep(HEAR_EVERY), if broken.is_none() => {
-                    match self.hear(receiver, events) {
+                    match self.hear_waiting(receiver, events) {
                         Ok(()) => self.pump.fence.link_is_up(receiver.silence()),
                         Err(error) => {
                             self.pump.fence.link_is_down();
@@ -216,7 +216,8 @@ impl Term<'_> {
         }
     }
 
-    /// Waits until the partition is not paused, the next event is asked for, and the partition known to be ours. `false`: told to stop instead.
+    /// Waits until the partition is not paused, the next event is asked for, and the partition known to be ours. `false`:
+    /// told to stop instead.
     async fn go_ahead(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
@@ -230,7 +231,7 @@ impl Term<'_> {
                 () = slot.asked() => return Ok(false),
                 () = slot.opened() => {}
                 () = tokio::time::sleep(HEAR_EVERY) => {
-                    self.hear(receiver, events)?;
+                    self.hear_waiting(receiver, events)?;
                     self.pump.fence.link_is_up(receiver.silence());
                 }
             }
@@ -250,6 +251,19 @@ impl Term<'_> {
         self.heard = Instant::now();
         if let Some(news) = receiver.receive(room(events)).now_or_never() {
             events.extend(news?);
+        }
+        Ok(())
+    }
+
+    /// The same while nothing is handed out, so that what the answers bring stays. With enough of it the link is left alone:
+    /// a loss then shows in the records, or when the partition goes on.
+    fn hear_waiting(
+        &mut self,
+        receiver: &mut dyn PartitionReceiver,
+        events: &mut VecDeque<ReceivedEvent>,
+    ) -> Result<(), TransportError> {
+        if events.len() < 2 * MAX_TAKEN {
+            self.hear(receiver, events)?;
         }
         Ok(())
     }

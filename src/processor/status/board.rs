@@ -165,6 +165,13 @@ impl Board {
             .is_some_and(|slot| slot.is_paused())
     }
 
+    /// Whether an event would be handed out: the partition is not paused, and a stream is asked for more.
+    pub(super) fn is_open(&self, partition_id: &PartitionId) -> bool {
+        self.restarts
+            .of(partition_id)
+            .is_none_or(|slot| slot.is_open())
+    }
+
     pub(in crate::processor) fn status(&self) -> ProcessorStatus {
         let owned = self.owned().clone();
         let partitions = owned.into_iter().map(|(partition_id, holding)| {

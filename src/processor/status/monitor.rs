@@ -174,7 +174,7 @@ impl Rounds {
         let is_free = cell.stage() == Stage::Reading
             && !cell.is_unproven()
             && !cell.is_retrying()
-            && !self.shared.board.is_paused(partition_id)
+            && self.shared.board.is_open(partition_id)
             // A shorter call shows in the progress, or is an idle one.
             && !cell.is_busy_for(self.look_every);
         let sight = Sight {

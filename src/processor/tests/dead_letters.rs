@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::sticky::{Hanging, StickyHub};
 use super::support::{FlakyStore, builder, eventually, stored};
 use crate::dead_letter::{DeadLetter, DeadLetterSink};
 use crate::error::{BoxError, DeadLetterError, ProcessingError};
-use crate::model::ReceivedEvent;
+use crate::model::{EventPosition, ReceivedEvent};
 use crate::processor::{
-    CheckpointPolicy, EventHandler, FailureAction, FailurePolicy, HandlerResult, PartitionContext,
+    CheckpointPolicy, EventHandler, EventProcessor, FailureAction, FailurePolicy, HandlerResult,
+    PartitionContext,
 };
 use crate::transport::fake::FakeEventHub;
 
@@ -155,6 +157,34 @@ async fn a_stop_while_the_sink_fails_leaves_the_event_to_the_next_owner() {
     .await;
     assert_eq!(letters.numbers(), [1]);
     assert_eq!(*next.done.lock().unwrap(), [2]);
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_an_event_that_cannot_be_buried_is_bounded() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    for _ in 0..10_000 {
+        hub.send("0", "a");
+    }
+    let taken = Arc::<AtomicUsize>::default();
+    let counting = StickyHub {
+        inner: hub.clone(),
+        hanging: Hanging::Nothing,
+        taken: Arc::clone(&taken),
+    };
+    let (full, picky) = (Letters::failing(usize::MAX), Picky::default());
+    let handle = EventProcessor::builder(counting, "$Default", store)
+        .with_default_starting_position(EventPosition::Earliest)
+        .with_failure_policy(FailurePolicy::default().then(FailureAction::DeadLetter))
+        .with_dead_letter_sink(full.clone())
+        .build(picky.clone())
+        .unwrap()
+        .spawn();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(full.failures.load(Ordering::Relaxed) < usize::MAX - 50);
+    assert_eq!(*picky.done.lock().unwrap(), [0]);
+    let in_memory = taken.load(Ordering::Relaxed);
+    assert!(in_memory <= 400, "{in_memory} events in memory");
     handle.shutdown().await.unwrap();
 }
 

@@ -92,6 +92,7 @@ async fn stop_while(
     let sticky_hub = StickyHub {
         inner: hub.clone(),
         hanging,
+        taken: Arc::default(),
     };
     let sticky_store = StickyStore {
         inner: store.clone(),

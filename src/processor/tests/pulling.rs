@@ -1,19 +1,21 @@
 //! Partitions and events as streams.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::sticky::{Hanging, StickyHub};
 use super::support::{FlakyStore, builder, eventually, owners, stored};
 use crate::error::{
     BuildError, CheckpointError, ProcessorError, StoreErrorKind, TransportErrorKind,
 };
 use crate::model::{EventPosition, PartitionId};
 use crate::processor::{
-    CheckpointPolicy, CloseReason, EventProcessorBuilder, FailureAction, FailurePolicy, Partition,
-    Partitions, PullProcessor, StopReport, Stopper,
+    CheckpointPolicy, CloseReason, EventProcessor, EventProcessorBuilder, FailureAction,
+    FailurePolicy, Partition, Partitions, PullProcessor, StopReport, Stopper,
 };
 use crate::transport::fake::FakeEventHub;
 
@@ -219,7 +221,18 @@ async fn a_stream_dropped_between_two_events_brings_all_since_the_checkpoint_aga
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_nobody_takes_waits_bounded_and_stays_owned() {
     let (hub, store) = (filled(1, 10_000), FlakyStore::new());
-    let (mut partitions, errors) = spawn(builder(&hub, &store, "me"));
+    let taken = Arc::<AtomicUsize>::default();
+    let counting = StickyHub {
+        inner: hub.clone(),
+        hanging: Hanging::Nothing,
+        taken: Arc::clone(&taken),
+    };
+    let builder_of_ours = EventProcessor::builder(counting, "$Default", store.clone())
+        .with_owner_id("me")
+        .with_load_balancing_interval(Duration::from_secs(1))
+        .with_partition_ownership_expiration(Duration::from_secs(10))
+        .with_default_starting_position(EventPosition::Earliest);
+    let (mut partitions, errors) = spawn(builder_of_ours);
     // Others would take it if it were not renewed.
     let others = store.beside();
     let rival = super::support::Recorder::new();
@@ -232,8 +245,15 @@ async fn a_partition_that_nobody_takes_waits_bounded_and_stays_owned() {
     let opened = hub.opened_at("0").len();
     let rival_has_it = !rival.events("0").is_empty();
     assert_eq!((owner, opened, rival_has_it), (Some("me".into()), 1, false));
+    let in_memory = taken.load(Ordering::Relaxed);
+    assert!(in_memory <= 256, "{in_memory} events in memory");
+    let status = partitions.handle().unwrap().status();
+    let status = &status.partitions[&PartitionId::from("0")];
+    assert_eq!(status.stalls, 0, "nobody asks: that is no stall");
     let mut partition = next(&mut partitions).await;
-    assert_eq!(number(&mut partition).await, 0);
+    for expected in 0..1000 {
+        assert_eq!(number(&mut partition).await, expected);
+    }
     assert!(errors.lock().unwrap().is_empty());
     drop(partition);
     other.shutdown().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 
@@ -129,10 +129,16 @@ impl CheckpointStore for StickyStore {
 pub(super) struct StickyHub {
     pub(super) inner: FakeEventHub,
     pub(super) hanging: Hanging,
+    /// How many events were taken from all links.
+    pub(super) taken: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
-struct StickyReceiver(Box<dyn PartitionReceiver>);
+struct StickyReceiver {
+    inner: Box<dyn PartitionReceiver>,
+    close_hangs: bool,
+    taken: Arc<AtomicUsize>,
+}
 
 #[async_trait]
 impl Transport for StickyHub {
@@ -162,12 +168,11 @@ impl Transport for StickyHub {
         if self.hanging == Hanging::Attach {
             pending::<()>().await;
         }
-        let receiver = self.inner.open_receiver(options).await?;
-        Ok(if self.hanging == Hanging::LinkClose {
-            Box::new(StickyReceiver(receiver))
-        } else {
-            receiver
-        })
+        Ok(Box::new(StickyReceiver {
+            inner: self.inner.open_receiver(options).await?,
+            close_hangs: self.hanging == Hanging::LinkClose,
+            taken: Arc::clone(&self.taken),
+        }))
     }
 
     async fn close(&self) {}
@@ -176,10 +181,15 @@ impl Transport for StickyHub {
 #[async_trait]
 impl PartitionReceiver for StickyReceiver {
     async fn receive(&mut self, max: usize) -> Result<Vec<ReceivedEvent>, TransportError> {
-        self.0.receive(max).await
+        let events = self.inner.receive(max).await?;
+        self.taken.fetch_add(events.len(), Ordering::Relaxed);
+        Ok(events)
     }
 
     async fn close(self: Box<Self>) {
-        pending().await
+        if self.close_hangs {
+            pending::<()>().await;
+        }
+        self.inner.close().await;
     }
 }

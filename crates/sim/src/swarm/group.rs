@@ -9,7 +9,8 @@ use eventhubs_processor::{BuildError, EventPosition};
 use rand::RngExt as _;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::plan::{Fault, FaultKind, Plan};
+use super::fault::{Fault, FaultKind};
+use super::plan::Plan;
 use crate::bugs::Bug;
 use crate::handler::{Behaviour, Settings};
 use crate::history::{Happening, OPERATOR, Time};

@@ -4,7 +4,9 @@
 //! faults), *heal* (all faults over: everything must find its place in bounded time), *calm* (nothing may move),
 //! *drain* (everything must be processed and checkpointed) and *stop*.
 
+mod fault;
 mod group;
+mod mishaps;
 mod oracle;
 mod plan;
 mod run;

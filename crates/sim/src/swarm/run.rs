@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use super::fault::FaultKind;
 use super::group::Group;
 use super::oracle::{Bounds, Oracle, Violation};
 use super::plan::{Cuts, Plan};
@@ -242,8 +243,14 @@ impl Run {
         } + PARTITIONS_TTL;
         if self.plan.may_be_late() {
             self.pass(LATEST + 5 * SECOND).await?;
-        } else if self.plan.faults.iter().any(|fault| !fault.kind.is_fair()) {
-            // Requests that got lost just before are waited for, and hold up whoever sent them.
+        } else if self
+            .plan
+            .faults
+            .iter()
+            .any(|fault| is_noticed_late(fault.kind))
+        {
+            // Requests that got lost just before are waited for, and hold up whoever sent them. What an operator wrote
+            // just before is noticed with the next listing, and may be taken for a namesake's.
             let interval = millis(self.plan.options.load_balancing_interval);
             self.pass(DEADLINE + interval).await?;
         }
@@ -371,6 +378,11 @@ impl Run {
             what,
         }
     }
+}
+
+/// Whether what a fault did may be noticed only after it is over.
+fn is_noticed_late(kind: FaultKind) -> bool {
+    !kind.is_fair() || matches!(kind, FaultKind::Touched { .. })
 }
 
 fn millis(duration: Duration) -> Time {

@@ -5,16 +5,16 @@
 //!
 //! | | promise | where |
 //! |---|---|---|
-//! | O1 | a checkpoint covers processed events only | [`Oracle::checkpointed`] |
-//! | O2 | ours never replaces a later one | [`Oracle::checkpointed`] |
-//! | O3 | a term starts handlers in order, without a gap | [`Oracle::handler_started`] |
-//! | O4 | a term starts at the checkpoint it read | [`Oracle::attached`] |
-//! | O5 | one reader, but for a bounded time, and none after telling an heir | [`Oracle::handler_started`] |
+//! | O1 | a checkpoint covers processed events only | [`reading`] |
+//! | O2 | ours never replaces a later one | [`reading`] |
+//! | O3 | a term starts handlers in order, without a gap | [`reading`] |
+//! | O4 | a term starts at the checkpoint it read | [`reading`] |
+//! | O5 | one reader, but for a bounded time, and none after telling an heir | [`reading`] |
 //! | O6 | a partition that lost its reader has another in bounded time | [`takeover`] |
 //! | O7 | after the drain everything is processed and checkpointed | `run` |
 //! | O8 | a pump holds a bounded number of events | [`buffers`] |
-//! | O9 | a stop ends in time, and nothing runs after it | [`Oracle::down`], [`Oracle::handler_started`] |
-//! | O10 | equal loads, then nothing moves | `run`, [`Oracle::owner_changed`] |
+//! | O9 | a stop ends in time, and nothing runs after it | [`owners`], [`reading`] |
+//! | O10 | equal loads, then nothing moves | `run`, [`owners`] |
 //! | O11 | an event has the content that was sent | `handler` |
 //! | O12 | trouble is answered by few retries | [`storm`] |
 //! | O13 | what was acknowledged as checkpointed is not processed again, and terms restart for a reason | [`repeats`] |
@@ -30,7 +30,7 @@
 //! | 9 | coverage | O6 |
 //! | 10 | balance | O10; its pace in `tests/scenarios.rs` |
 //! | 11 | few moves | `tests/scenarios.rs` |
-//! | 12 | no ping-pong | [`Oracle::owner_changed`] |
+//! | 12 | no ping-pong | [`owners`] |
 //! | 13 | a newcomer gets its share | O10 after a fault of the kind `Join`; pace in `tests/scenarios.rs` |
 //! | 14, 15 | an outage or a slow store moves nothing | `tests/scenarios.rs` |
 //! | 16 | storage operations | O12 under faults; steady state in `tests/scenarios.rs` |
@@ -39,7 +39,9 @@
 //! | 20 | added partitions are read | O6, O7 |
 
 mod buffers;
+mod owners;
 mod proof;
+mod reading;
 mod repeats;
 mod storm;
 mod takeover;
@@ -92,9 +94,6 @@ pub(crate) struct Bounds {
     /// Whether a broken O2 is only counted.
     pub(crate) measures_only: bool,
 }
-
-/// On top of the shutdown timeout: a cycle that may finish its writes, and closing.
-const STOP_SLACK: Time = 2_500;
 
 #[derive(Debug, Default)]
 struct Log {
@@ -429,320 +428,6 @@ impl Oracle {
             .foul_at
             .is_some_and(|at| now - at < self.bounds.overlap);
         self.is_foul || was_foul
-    }
-
-    /// O4: a term starts at its checkpoint and goes on where it was.
-    fn attached(
-        &mut self,
-        now: Time,
-        member: Member,
-        partition: Partition,
-        after: i64,
-    ) -> Result<(), Broken> {
-        let is_disturbed = self.is_disturbed(now);
-        let log = self.logs.entry(partition).or_insert_with(empty_log);
-        log.last_attached = Some((member, now));
-        let is_ours = self.lives.get(&member).is_some_and(|life| life.is_ours);
-        if !is_ours {
-            // A model reads its checkpoint out of sight; a term of it is a link.
-            self.reads.insert((member, partition), after);
-            if member == OPERATOR {
-                self.marks.reach(Mark::OutsiderDisplacedUs);
-            }
-            return Ok(());
-        }
-        let patience = self.bounds.suspect / 2;
-        if let Some(since) = log.untold_since.take()
-            && now - since >= patience
-            && log.owner == Some(member)
-        {
-            self.marks.reach(Mark::HeirWaitedOut);
-        }
-        if log.is_added {
-            self.marks.reach(Mark::NewPartitionRead);
-        }
-        match log.owners.get(&member) {
-            None => {
-                let what = format!("{member} attached to {partition} without ever owning it");
-                return Err(("G5 owner reads", what));
-            }
-            Some(Some(lost)) if now - lost > self.bounds.overlap && !is_disturbed => {
-                let what = format!("{member} attached to {partition}, lost at {lost}");
-                return Err(("G5 owner reads", what));
-            }
-            Some(_) => {}
-        }
-        let term = self.current.get(&(member, partition));
-        let Some(term) = term.and_then(|term| self.terms.get_mut(term)) else {
-            let what = format!("{member} attached to {partition} outside of a term");
-            return Err(("O4 start", what));
-        };
-        if after != term.last {
-            let what = format!(
-                "{member} attached to {partition} after {after}, not after {}",
-                term.last
-            );
-            return Err(("O4 start", what));
-        }
-        term.attaches += 1;
-        if term.attaches > 1 {
-            self.marks.reach(Mark::AttachAgainInTerm);
-        }
-        Ok(())
-    }
-
-    /// O1: a checkpoint covers processed events only. O2: ours never falls.
-    fn checkpointed(
-        &mut self,
-        member: Member,
-        partition: Partition,
-        before: Option<i64>,
-        seq: i64,
-    ) -> Result<(), Broken> {
-        let log = self.logs.entry(partition).or_insert_with(empty_log);
-        if seq > log.done {
-            let what = format!(
-                "{member} checkpointed {seq} of {partition}, processed up to {}",
-                log.done
-            );
-            return Err(("O1 at least once", what));
-        }
-        let is_ours = self.lives.get(&member).is_some_and(|life| life.is_ours);
-        let fell_from = before.filter(|before| *before > seq);
-        match (fell_from, is_ours) {
-            (Some(before), true) => {
-                self.regressions += 1;
-                let what = format!("{member} moved {partition} from {before} back to {seq}");
-                if !self.bounds.measures_only {
-                    return Err(("O2 monotone", what));
-                }
-            }
-            (Some(before), false) => {
-                self.foreign_regressions += 1;
-                log.moved_back = Some(before.max(log.moved_back.unwrap_or(before)));
-                self.marks.reach(Mark::CheckpointMovedBackByPeer);
-            }
-            (None, true) if log.moved_back.is_some_and(|from| seq >= from) => {
-                log.moved_back = None;
-                self.marks.reach(Mark::CheckpointHealed);
-            }
-            (None, _) => {}
-        }
-        Ok(())
-    }
-
-    fn owner_changed(
-        &mut self,
-        now: Time,
-        by: Member,
-        partition: Partition,
-        from: Option<Member>,
-        to: Option<Member>,
-    ) -> Result<(), Broken> {
-        let log = self.logs.entry(partition).or_insert_with(empty_log);
-        if let Some(from) = from {
-            log.owners.insert(from, Some(now));
-        }
-        if let Some(to) = to {
-            log.owners.insert(to, None);
-        }
-        let log_was_released = log.released_by.is_some();
-        log.owner = to;
-        log.is_touched = false;
-        log.told_by = None;
-        log.released_by = to.is_none().then_some(by);
-        let is_alive = |member: Option<Member>| {
-            let life = member.and_then(|member| self.lives.get(&member));
-            life.is_some_and(|life| !life.is_down)
-        };
-        self.moves += u64::from(is_alive(from) && to.is_some());
-        let is_ours = |member: Option<Member>| {
-            let life = member.and_then(|member| self.lives.get(&member));
-            life.is_some_and(|life| life.is_ours)
-        };
-        log.untold_since = (is_alive(from) && is_ours(from) && is_ours(to)).then_some(now);
-        let had_call = from.is_some_and(|from| self.calls.contains_key(&(from, partition)));
-        if let Some(mark) = self.mark_of(by, from, to, log_was_released) {
-            self.marks.reach(mark);
-        }
-        if to.is_some() && had_call && is_alive(from) {
-            self.marks.reach(Mark::StolenWhileHandlerRan);
-        }
-        if to.is_some() {
-            let changes = {
-                let log = self.logs.entry(partition).or_insert_with(empty_log);
-                log.changes += u32::from(self.is_healing);
-                log.changes
-            };
-            self.most_changes = self.most_changes.max(changes);
-        }
-        if self.is_calm {
-            let what = format!("{partition} went from {from:?} to {to:?} by {by}");
-            return Err(("O10 calm", what));
-        }
-        let stopping = self.lives.get(&by).and_then(|life| life.stopping);
-        let is_in_time =
-            stopping.is_some_and(|stopping| now - stopping < self.bounds.shutdown_timeout);
-        if to.is_none() && is_in_time && self.calls.contains_key(&(by, partition)) {
-            let what = format!("{by} gave {partition} back while its handler ran");
-            return Err(("G8 order of a stop", what));
-        }
-        Ok(())
-    }
-
-    fn mark_of(
-        &self,
-        by: Member,
-        from: Option<Member>,
-        to: Option<Member>,
-        was_released: bool,
-    ) -> Option<Mark> {
-        let by_ours = self.lives.get(&by).is_some_and(|life| life.is_ours);
-        let Some(to) = to else {
-            return by_ours.then_some(Mark::GivenBack);
-        };
-        let Some(from) = from else {
-            return (by_ours && was_released).then_some(Mark::ClaimedReleased);
-        };
-        let (from, to) = (self.lives.get(&from)?, self.lives.get(&to)?);
-        Some(match (from.is_ours, to.is_ours) {
-            (true, true) if from.is_down => Mark::ClaimedFromDeadKin,
-            (true, true) if from.is_paused => Mark::StolenFromPaused,
-            (true, true) => Mark::StolenFromKin,
-            (false, true) if from.is_down => Mark::ClaimedFromDeadPeer,
-            (false, true) => Mark::StolenFromPeer,
-            (true, false) if !from.is_down => Mark::StolenByPeer,
-            _ => return None,
-        })
-    }
-
-    fn term_started(&mut self, member: Member, partition: Partition, term: TermId) {
-        let last = self.reads.get(&(member, partition)).copied().unwrap_or(-1);
-        let entry = Term {
-            member,
-            partition,
-            attaches: 0,
-            last,
-        };
-        if self.failed.remove(&(member, partition)) {
-            self.marks.reach(Mark::TermAfterFailure);
-        }
-        self.terms.insert(term, entry);
-        self.current.insert((member, partition), term);
-    }
-
-    /// O3: in a term, every event once and in order. Then [`Self::call_started`], O5: no two at once for long, and O9:
-    /// none after the end.
-    fn handler_started(
-        &mut self,
-
-        member: Member,
-        partition: Partition,
-        term: TermId,
-        seq: i64,
-    ) -> Result<(), Broken> {
-        self.calls_made += 1;
-        let log = self.logs.entry(partition).or_insert_with(empty_log);
-        let is_again = seq <= log.done;
-        self.duplicates += u64::from(is_again);
-        if is_again {
-            self.marks.reach(Mark::Repeated);
-        }
-        if seq >= log.appended {
-            return Err((
-                "O11 content",
-                format!("event {seq} of {partition} never was"),
-            ));
-        }
-        let Some(term) = self.terms.get_mut(&term) else {
-            return Err(("O3 order", format!("{member} has no term on {partition}")));
-        };
-        if (term.member, term.partition) != (member, partition) || seq != term.last + 1 {
-            let what = format!(
-                "{member} got {seq} of {partition} after {} (term of {} on {})",
-                term.last, term.member, term.partition
-            );
-            return Err(("O3 order", what));
-        }
-        term.last = seq;
-        self.calls.insert((member, partition), seq);
-        Ok(())
-    }
-
-    /// The same, for calls: a batch in hand may be finished.
-    fn call_started(
-        &mut self,
-        now: Time,
-        member: Member,
-        partition: Partition,
-        seq: i64,
-    ) -> Result<(), Broken> {
-        let is_disturbed = self.is_disturbed(now);
-        let log = self.logs.entry(partition).or_insert_with(empty_log);
-        let life = self.lives.entry(member).or_default();
-        if life.is_down {
-            let what = format!("{member} got {seq} of {partition} after its end");
-            return Err(("O9 end", what));
-        }
-        if log.released_by == Some(member) && life.is_ours {
-            let what = format!("{member} got {seq} of {partition} after giving it back");
-            return Err(("O9 end", what));
-        }
-        if log.told_by == Some(member) {
-            let what = format!("{member} got {seq} of {partition} after telling its heir to begin");
-            return Err(("O5 one reader", what));
-        }
-        if let Some((reader, since)) = log.last_attached
-            && reader != member
-            && life.is_ours
-        {
-            // A processor that is not scheduled can learn nothing.
-            let overlap = now - since.max(life.last_pause.unwrap_or(0));
-            self.longest_overlap = self.longest_overlap.max(overlap);
-            if overlap > self.bounds.overlap && !is_disturbed {
-                let what = format!(
-                    "{member} got {seq} of {partition}, {overlap} ms after {reader} had attached"
-                );
-                return Err(("O5 one reader", what));
-            }
-        }
-        Ok(())
-    }
-
-    /// O9: a stop takes no longer than it may.
-    fn down(&mut self, now: Time, member: Member, by_crash: bool) -> Result<(), Broken> {
-        let is_disturbed = self.is_disturbed(now);
-        let was_hub_foul = self.is_hub_foul
-            || self
-                .hub_foul_at
-                .is_some_and(|at| now - at < self.bounds.overlap);
-        if by_crash && self.has_call(member) {
-            self.marks.reach(Mark::CrashWhileHandlerRan);
-        }
-        let life = self.lives.entry(member).or_default();
-        life.is_down = true;
-        self.calls.retain(|(caller, _), _| *caller != member);
-        self.current.retain(|(reader, _), _| *reader != member);
-        // What somebody else has written in its name, a processor may take for a namesake's, which it has to spare.
-        let owns = |log: &Log| log.owner == Some(member) && !log.is_touched;
-        let left = self.logs.iter().find(|(_, log)| owns(log));
-        if let Some((partition, _)) = left
-            && life.is_ours
-            && !by_crash
-            && !is_disturbed
-            && !was_hub_foul
-        {
-            let what = format!("{member} ended without giving {partition} back");
-            return Err(("G6 hand over", what));
-        }
-        if let (Some(stopping), false) = (life.stopping, by_crash) {
-            let was_paused = life.is_paused || life.last_pause.is_some_and(|at| at >= stopping);
-            let took = now - stopping;
-            if took > self.bounds.shutdown_timeout + STOP_SLACK && !was_paused {
-                return Err(("O9 end", format!("{member} took {took} ms to stop")));
-            }
-        }
-        Ok(())
     }
 }
 

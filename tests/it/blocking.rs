@@ -147,31 +147,7 @@ fn workers(count: usize) -> Runtime {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_worker_that_is_free_is_enough_for_renewals() {
-    let emulator = emulator(3).await;
-    let blocked = Duration::from_secs(6);
-    let handler = Noting::new(Blocks::Here(blocked));
-    let runtime = workers(4);
-    let processor = builder(&emulator).build(handler.clone()).unwrap();
-    let guard = runtime.enter();
-    let handle = processor.spawn();
-    drop(guard);
-    for partition in ["0", "1", "2"] {
-        emulator
-            .send(HUB, Some(partition), Event::new("a"))
-            .unwrap();
-    }
-    handler.until(3).await;
-    let silence = longest_silence(&emulator, blocked - Duration::from_millis(500)).await;
-    assert!(silence < LATEST, "{silence:?}");
-    handle.shutdown().await.unwrap();
-    assert_eq!(handler.errors.lock().unwrap().clone(), [""; 0]);
-    runtime.shutdown_background();
-}
-
-/// Every worker blocked: nothing of the processor runs, so it falls silent and loses the partition. What is promised is
-/// that it notices: it hands out nothing more, and no checkpoint is lost.
+/// Nothing of the processor runs, so it falls silent and loses the partition. What is promised is that it notices: it hands out nothing more, and no checkpoint is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_blocks_every_worker_loses_the_partition_and_knows_it() {
     let emulator = emulator(1).await;

@@ -12,6 +12,8 @@ pub const TARGETS: &[Target] = &[
     ("blob_listing", checkpoint::fuzz::listing),
     ("blob_records", checkpoint::fuzz::records),
     ("connection_string", credential::fuzz::event_hubs),
+    ("guard_events", transport::fuzz::events),
+    ("guard_sent", transport::fuzz::sent),
     ("guard_stream", transport::fuzz::stream),
     ("message_event", transport::fuzz::message),
     ("sas", credential::fuzz::signature),

@@ -31,7 +31,7 @@ pub use error::{
 pub use model::{
     AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
     LastEnqueuedEventProperties, MessageProperties, Offset, OwnerId, Ownership, PartitionId,
-    PartitionProperties, ReceivedEvent, Value,
+    PartitionProperties, ReceivedEvent, UndecodableEvent, UndecodableReason, Value,
 };
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::BoxError;
+use crate::model::UndecodableEvent;
 
 /// What kind of failure the connection to Event Hubs met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,7 @@ pub struct TransportError {
     context: String,
     condition: Option<String>,
     source: Option<BoxError>,
+    undecodable: Option<Box<UndecodableEvent>>,
 }
 
 impl TransportError {
@@ -54,7 +56,30 @@ impl TransportError {
             context: context.into(),
             condition: None,
             source: None,
+            undecodable: None,
         }
+    }
+
+    /// A message came that is no event. `context` as in [`new`](Self::new).
+    pub(crate) fn of_undecodable(
+        context: impl fmt::Display,
+        undecodable: Box<UndecodableEvent>,
+    ) -> Self {
+        let reason = undecodable.reason();
+        Self {
+            undecodable: Some(undecodable),
+            ..Self::new(
+                TransportErrorKind::UndecodableMessage,
+                format!("{context}: {reason}"),
+            )
+        }
+    }
+
+    /// The message behind an [`UndecodableMessage`](TransportErrorKind::UndecodableMessage). `Some`: the receiver that
+    /// returned this is not done, and goes on with the event after it.
+    #[must_use]
+    pub fn undecodable(&self) -> Option<&UndecodableEvent> {
+        self.undecodable.as_deref()
     }
 
     /// Adds the AMQP error condition that the service gave, such as `amqp:link:stolen`.

@@ -36,6 +36,9 @@ pub struct ReceiverOptions {
     pub owner_level: Option<i64>,
     /// Most events the service may send ahead of their being received.
     pub prefetch: NonZeroU32,
+    /// Most bytes of events that wait to be received. The service counts in events, so that it is asked for as many as
+    /// will fit, going by the sizes of those that came; one event more than the limit may be held. Default: 8 MiB.
+    pub prefetch_bytes: usize,
     /// Whether each event tells what the newest event of its partition is.
     pub track_last_enqueued_event_properties: bool,
     /// Name under which the service's error texts mention this receiver.
@@ -45,6 +48,9 @@ pub struct ReceiverOptions {
 impl ReceiverOptions {
     /// Events sent ahead unless told otherwise; the default of the Python, .NET, Go and Rust SDKs.
     pub const DEFAULT_PREFETCH: NonZeroU32 = NonZeroU32::new(300).unwrap();
+
+    /// Bytes that wait unless told otherwise.
+    pub const DEFAULT_PREFETCH_BYTES: usize = 8 * 1024 * 1024;
 
     /// Options with the required values and the defaults of the other SDKs' plain receivers.
     pub fn new(
@@ -58,6 +64,7 @@ impl ReceiverOptions {
             position,
             owner_level: None,
             prefetch: Self::DEFAULT_PREFETCH,
+            prefetch_bytes: Self::DEFAULT_PREFETCH_BYTES,
             track_last_enqueued_event_properties: false,
             receiver_name: None,
         }
@@ -109,7 +116,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A receiver of one partition. It does not recover: after an error it is done, and the caller opens another at
-/// the position after the last event it got.
+/// the position after the last event it got. Only a message that is no event does not end it.
 #[async_trait]
 pub trait PartitionReceiver: fmt::Debug + Send {
     /// Waits for the next event and returns it together with those that are already here, `max` at most,
@@ -119,7 +126,8 @@ pub trait PartitionReceiver: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// Any [`TransportError`]; the receiver is done.
+    /// Any [`TransportError`]; the receiver is done. Except for a message that is no event, which the error brings
+    /// along ([`TransportError::undecodable`]): the next call returns what comes after it.
     ///
     /// # Cancel safety
     ///
@@ -142,6 +150,17 @@ pub trait PartitionReceiver: fmt::Debug + Send {
     /// Keeps new receivers away from the connection that this one is on, because something about it is wrong that shows
     /// in no error. Those that are open on it go on. Does nothing by default.
     fn abandon_connection(&self) {}
+
+    /// Bytes of the events that have come and not been returned. `None` (the default): the receiver does not know.
+    fn buffered_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Changes [`prefetch_bytes`](ReceiverOptions::prefetch_bytes). A lower limit holds once the credit that was given
+    /// by the higher one has been used. The default does nothing.
+    fn set_byte_limit(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
 
     /// Closes the link, within a few seconds.
     async fn close(self: Box<Self>);

@@ -65,6 +65,14 @@ impl PartitionReceiver for Watched {
         self.inner.silence()
     }
 
+    fn buffered_bytes(&self) -> Option<usize> {
+        self.inner.buffered_bytes()
+    }
+
+    fn set_byte_limit(&mut self, bytes: usize) {
+        self.inner.set_byte_limit(bytes);
+    }
+
     fn remind(&mut self) {
         self.inner.remind();
     }

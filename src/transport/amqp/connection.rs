@@ -24,6 +24,7 @@ use super::cbs::Cbs;
 use super::deadline::Deadline;
 use super::endpoint::Endpoint;
 use super::errors::Scope;
+use super::events::Links;
 use super::failure::{self, Failure};
 use super::guard::FrameGuard;
 use super::rpc::RpcLink;
@@ -130,6 +131,8 @@ impl Sessions {
 pub(super) struct Connection {
     pub(super) vitals: Vitals,
     pub(super) sessions: Sessions,
+    /// The links whose transfers go past the library.
+    pub(super) links: Links,
     pub(super) cbs: Cbs,
     pub(super) management: tokio::sync::Mutex<Option<RpcLink>>,
     driver: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -163,12 +166,14 @@ impl Connection {
                     .with_source(error)
             })?;
         let vitals = Vitals::default();
+        let links = Links::default();
         let guarded = Guarded::new(
             stream,
             FrameGuard::new(
                 options.frame_limit(),
                 options.message_limit(),
                 millis(options.idle_timeout / 2),
+                links.clone(),
             ),
             options.idle_timeout,
             vitals.kill.clone(),
@@ -207,6 +212,7 @@ impl Connection {
             cbs: Cbs::start(sessions.clone(), vitals.clone(), credential.clone()),
             vitals,
             sessions,
+            links,
             management: tokio::sync::Mutex::new(None),
             driver: Mutex::new(Some(AbortOnDropHandle::new(driver))),
             close_timeout: options.close_timeout,

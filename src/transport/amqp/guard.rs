@@ -7,7 +7,11 @@ use std::io;
 
 use bytes::{Buf as _, BytesMut};
 
+use super::events::{Diverted, Links, Sessions};
 use super::scan::Scanner;
+use super::stream::READ_BUFFER;
+use super::wire::Malformed;
+use super::wire::performative::{OPEN, Performative, TRANSFER, Transfer, with_uints};
 
 /// Messages that may be incomplete at once. More than a session per partition of the largest hubs.
 const MAX_PARTIAL: usize = 4096;
@@ -15,13 +19,16 @@ const MAX_PARTIAL: usize = 4096;
 /// PROTOCOL: no AMQP value begins with this byte, so a decoder that meets it stops.
 const POISON: u8 = 0xff;
 
-const OPEN: u64 = 0x10;
-const TRANSFER: u64 = 0x14;
-
 /// Index of `idle-time-out` among the fields of an open.
 const IDLE_TIME_OUT: usize = 4;
 
-/// Takes bytes as they come from the peer and gives out whole frames that are safe to decode.
+/// PROTOCOL: a frame without a body says that somebody is there.
+const HEARTBEAT: [u8; 8] = [0, 0, 0, 8, 2, 0, 0, 0];
+
+/// Room that is worth a read.
+const MIN_READ: usize = 16 * 1024;
+
+/// Takes bytes as they come from the peer and gives out whole frames that are safe to decode. Events go another way.
 #[derive(Debug)]
 pub(super) struct FrameGuard {
     max_frame_size: usize,
@@ -29,11 +36,19 @@ pub(super) struct FrameGuard {
     max_message_size: u64,
     /// Longest pause between two frames of ours, in milliseconds.
     heartbeat: u32,
-    /// Bytes received; the first `safe` of them may be given out.
-    bytes: BytesMut,
-    safe: usize,
+    /// Bytes received and not looked at.
+    received: BytesMut,
+    /// Counts the buffers that bytes were received in.
+    buffer: u64,
+    /// Frames for the library.
+    safe: BytesMut,
     /// Messages of which not all frames have come, by channel and handle.
     partial: HashMap<(u16, u32), Partial>,
+    sessions: Sessions,
+    /// Whether the peer has sent anything since the library has last been given something.
+    is_library_behind: bool,
+    /// Bytes that the library has written and that are no whole frame yet.
+    sending: BytesMut,
 }
 
 #[derive(Debug)]
@@ -42,259 +57,270 @@ struct Partial {
     is_poisoned: bool,
 }
 
+/// The frame at the beginning of `bytes`.
+enum Cut {
+    /// Not all of it is there.
+    Incomplete,
+    /// PROTOCOL: between the layers come eight bytes that begin with the name; as a size it would be far beyond every
+    /// limit.
+    Name,
+    /// Of this size.
+    Frame(usize),
+}
+
 impl FrameGuard {
-    /// A guard for frames and messages of at most so many bytes. Heartbeats go out every `heartbeat` milliseconds or
-    /// more often.
-    pub(super) fn new(max_frame_size: u32, max_message_size: u64, heartbeat: u32) -> Self {
-        // Messages that fit into a frame are judged by the library, which has a better error for it.
-        let max_message_size = max_message_size.max(u64::from(max_frame_size));
+    /// A guard for frames and messages of at most so many bytes, and the event links of the connection. Heartbeats go
+    /// out every `heartbeat` milliseconds or more often.
+    pub(super) fn new(
+        max_frame_size: u32,
+        max_message_size: u64,
+        heartbeat: u32,
+        links: Links,
+    ) -> Self {
         Self {
             max_frame_size: max_frame_size as usize,
-            max_message_size,
+            // Messages that fit into a frame are judged by the library, which has a better error for it.
+            max_message_size: max_message_size.max(u64::from(max_frame_size)),
             heartbeat,
-            bytes: BytesMut::new(),
-            safe: 0,
+            received: BytesMut::new(),
+            buffer: 0,
+            safe: BytesMut::new(),
             partial: HashMap::new(),
+            sessions: Sessions::new(links, max_message_size),
+            is_library_behind: false,
+            sending: BytesMut::new(),
         }
     }
 
     /// Room for bytes from the peer.
     pub(super) fn room(&mut self) -> &mut BytesMut {
-        self.bytes.reserve(8 * 1024);
-        &mut self.bytes
+        if self.received.capacity() - self.received.len() < MIN_READ {
+            // Slices of the old buffer may live on, so this is a new one.
+            self.received.reserve(READ_BUFFER);
+            self.buffer += 1;
+        }
+        &mut self.received
     }
 
     /// Moves bytes that are safe into `out`, at most `max`; returns how many.
     pub(super) fn give(&mut self, max: usize, out: impl FnOnce(&[u8])) -> usize {
-        let len = self.safe.min(max);
-        out(&self.bytes[..len]);
-        self.bytes.advance(len);
-        self.safe -= len;
+        let len = self.safe.len().min(max);
+        out(&self.safe[..len]);
+        self.safe.advance(len);
+        self.is_library_behind &= len == 0;
         len
+    }
+
+    /// Lets the library know that the peer is there, if it has seen nothing of what came. It would end the connection
+    /// for its silence.
+    pub(super) fn reassure(&mut self) {
+        if std::mem::take(&mut self.is_library_behind) {
+            self.safe.extend_from_slice(&HEARTBEAT);
+        }
+    }
+
+    /// Buffers that bytes were received in so far.
+    #[cfg(test)]
+    pub(super) fn buffers(&self) -> u64 {
+        self.buffer
     }
 
     /// Looks at what has come since the last time.
     ///
     /// # Errors
     ///
-    /// `InvalidData` if the peer does not keep to the format of frames.
+    /// `InvalidData` if the peer does not keep to the format of frames, or sends events that it may not.
     pub(super) fn check(&mut self) -> io::Result<()> {
+        self.sessions.note_buffer(self.buffer);
+        let checked = self.check_frames();
+        // What came before a violation is good.
+        self.sessions.flush();
+        checked
+    }
+
+    fn check_frames(&mut self) -> io::Result<()> {
         loop {
-            let rest = &mut self.bytes[self.safe..];
-            let Some(size) = rest.first_chunk().map(|size| u32::from_be_bytes(*size)) else {
-                return Ok(());
-            };
-            // PROTOCOL: between the layers come eight bytes that begin with the name; as a size it would be far
-            // beyond every limit.
-            let size = if rest.starts_with(b"AMQP") {
-                8
-            } else {
-                size as usize
-            };
-            if size < 8 || size > self.max_frame_size {
-                return Err(malformed("frame size"));
-            }
-            let Some(frame) = rest.get_mut(..size) else {
-                return Ok(());
-            };
-            let mut size = size;
-            if !frame.starts_with(b"AMQP") {
-                check_frame(frame, &mut self.partial, self.max_message_size)?;
-                if let Some(open) = with_heartbeat(frame, self.heartbeat) {
-                    let rest = self.bytes.split_off(self.safe + size);
-                    self.bytes.truncate(self.safe);
-                    self.bytes.extend_from_slice(&open);
-                    self.bytes.unsplit(rest);
-                    size = open.len();
+            match cut(&self.received, self.max_frame_size)? {
+                Cut::Incomplete => return Ok(()),
+                Cut::Name => {
+                    let name = self.received.split_to(8);
+                    self.safe.extend_from_slice(&name);
+                }
+                Cut::Frame(size) => {
+                    let frame = self.received.split_to(size);
+                    self.check_frame(frame)?;
                 }
             }
-            self.safe += size;
         }
+    }
+
+    fn check_frame(&mut self, mut frame: BytesMut) -> io::Result<()> {
+        let body_at = usize::from(frame[4]) * 4;
+        // The other type of frame is that of SASL.
+        let is_amqp = frame[5] == 0;
+        let channel = u16::from_be_bytes([frame[6], frame[7]]);
+        let body = frame
+            .get(body_at..)
+            .filter(|_| body_at >= 8)
+            .ok_or_else(|| malformed("frame header"))?;
+        if body.is_empty() {
+            self.safe.extend_from_slice(&frame);
+            return Ok(());
+        }
+        // PROTOCOL: every performative has a number, and a transfer alone has something behind it. The decoder takes
+        // names and values without a descriptor as well, so that what is behind them would get past us.
+        let performative = Performative::read(body).map_err(|_| malformed("performative"))?;
+        let len = performative.len;
+        if performative.code == TRANSFER && is_amqp {
+            let transfer = Transfer::read(&performative).map_err(|_| malformed("transfer"))?;
+            self.is_library_behind = true;
+            let payload = || {
+                let mut payload = std::mem::take(&mut frame);
+                payload.advance(body_at + len);
+                payload.freeze()
+            };
+            match self.sessions.divert(channel, &transfer, payload) {
+                Diverted::Yes => return Ok(()),
+                Diverted::Violation(what) => return Err(malformed(what)),
+                Diverted::No => {}
+            }
+            let (performative, payload) = frame[body_at..].split_at_mut(len);
+            check_performative(performative)?;
+            self.check_payload((channel, transfer.handle), &transfer, payload)?;
+            self.safe.extend_from_slice(&frame);
+            return Ok(());
+        }
+        if len != body.len() {
+            return Err(malformed("performative"));
+        }
+        check_performative(body)?;
+        let performative = Performative::read(body).map_err(|_| malformed("performative"))?;
+        self.sessions
+            .received(channel, &performative)
+            .map_err(|_| malformed("performative"))?;
+        if performative.code == OPEN {
+            let open = with_heartbeat(&frame[..body_at], &performative, self.heartbeat)
+                .map_err(|_| malformed("open"))?;
+            self.safe.extend_from_slice(&open);
+        } else {
+            self.safe.extend_from_slice(&frame);
+        }
+        Ok(())
+    }
+
+    fn check_payload(
+        &mut self,
+        link: (u16, u32),
+        transfer: &Transfer,
+        payload: &mut [u8],
+    ) -> io::Result<()> {
+        let mut message = self.partial.remove(&link).unwrap_or_else(|| Partial {
+            scanner: Scanner::up_to(self.max_message_size),
+            is_poisoned: false,
+        });
+        let from = if message.is_poisoned {
+            Some(0)
+        } else {
+            match message.scanner.walk(payload, u64::MAX) {
+                Ok(_) => None,
+                Err((at, _)) => Some(at),
+            }
+        };
+        if let Some(from) = from {
+            payload[from..].fill(POISON);
+            message.is_poisoned = true;
+        }
+        if transfer.more && !transfer.is_aborted {
+            if self.partial.len() >= MAX_PARTIAL {
+                return Err(malformed("too many incomplete messages"));
+            }
+            self.partial.insert(link, message);
+        }
+        Ok(())
+    }
+
+    /// Takes bytes that the library writes and gives to `out` what goes to the peer instead, frame by frame.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if they are no frames.
+    pub(super) fn send(&mut self, bytes: &[u8], out: &mut BytesMut) -> io::Result<()> {
+        self.sending.extend_from_slice(bytes);
+        loop {
+            match cut(&self.sending, usize::MAX)? {
+                Cut::Incomplete => return Ok(()),
+                Cut::Name => out.extend_from_slice(&self.sending.split_to(8)),
+                Cut::Frame(size) => {
+                    let frame = self.sending.split_to(size);
+                    match self.sent(&frame) {
+                        Ok(Some(instead)) => out.extend_from_slice(&instead),
+                        Ok(None) => out.extend_from_slice(&frame),
+                        Err(Malformed) => return Err(malformed("a frame of ours")),
+                    }
+                }
+            }
+        }
+    }
+
+    fn sent(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+        let channel = u16::from_be_bytes([frame[6], frame[7]]);
+        let body_at = usize::from(frame[4]) * 4;
+        let (header, body) = frame.split_at_checked(body_at).ok_or(Malformed)?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        self.sessions
+            .sent(channel, header, &Performative::read(body)?)
     }
 }
 
+/// What is at the beginning of `bytes`.
+fn cut(bytes: &[u8], max_frame_size: usize) -> io::Result<Cut> {
+    let Some(size) = bytes.first_chunk().map(|size| u32::from_be_bytes(*size)) else {
+        return Ok(Cut::Incomplete);
+    };
+    let (size, is_name) = match bytes.starts_with(b"AMQP") {
+        true => (8, true),
+        false => (size as usize, false),
+    };
+    if size < 8 || size > max_frame_size {
+        return Err(malformed("frame size"));
+    }
+    Ok(match (bytes.len() >= size, is_name) {
+        (false, _) => Cut::Incomplete,
+        (true, true) => Cut::Name,
+        (true, false) => Cut::Frame(size),
+    })
+}
+
 /// An open frame that asks for heartbeats at half of the peer's idle timeout, or every `heartbeat` milliseconds
-/// if that is more often. `None` if the frame is no open.
+/// if that is more often.
 ///
 /// PROTOCOL: the library (0.18.4, connection/heartbeat.rs) sends a heartbeat when the whole timeout has passed,
 /// which is too late for a peer that means what it says; every SDK sends at half of it. The service has been
 /// seen to close connections after the timeout that the *client* asked for
 /// ("inactive for more than the allowed 60000 milliseconds"), so ours counts as well.
-fn with_heartbeat(frame: &[u8], heartbeat: u32) -> Option<Vec<u8>> {
-    let (header, body) = frame.split_at_checked(usize::from(frame[4]) * 4)?;
-    let (OPEN, list) = described(body)? else {
-        return None;
-    };
-    let mut fields = Vec::new();
-    let mut rest = list_fields(list)?;
-    while !rest.is_empty() {
-        let len = Scanner::default().walk(rest, 1).ok()?;
-        let (field, tail) = rest.split_at(len);
-        fields.push(field);
-        rest = tail;
-    }
-    let theirs = fields
-        .get(IDLE_TIME_OUT)
-        .and_then(|field| uint(field))
-        .filter(|millis| *millis > 0);
+fn with_heartbeat(
+    header: &[u8],
+    open: &Performative<'_>,
+    heartbeat: u32,
+) -> Result<Vec<u8>, Malformed> {
+    let theirs = open.uint(IDLE_TIME_OUT)?.filter(|millis| *millis > 0);
     let period = theirs.map_or(heartbeat, |millis| heartbeat.min(millis / 2).max(1));
-    let mut idle = [0x70; 5];
-    idle[1..].copy_from_slice(&period.to_be_bytes());
-    fields.resize(fields.len().max(IDLE_TIME_OUT + 1), &[0x40]);
-    fields[IDLE_TIME_OUT] = &idle;
-    let count = u32::try_from(fields.len()).ok()?;
-    let fields = fields.concat();
-    let len = u32::try_from(fields.len() + 4).ok()?;
-    let mut open = [
-        header,
-        &[0x00, 0x53, 0x10, 0xd0],
-        &len.to_be_bytes(),
-        &count.to_be_bytes(),
-        &fields,
-    ]
-    .concat();
-    let size = u32::try_from(open.len()).ok()?;
-    open[..4].copy_from_slice(&size.to_be_bytes());
-    Some(open)
+    with_uints(header, open, &[(IDLE_TIME_OUT, period)])
 }
 
-/// The descriptor code of a performative and its list.
-fn described(performative: &[u8]) -> Option<(u64, &[u8])> {
-    match performative {
-        [0x00, 0x53, code, list @ ..] => Some((u64::from(*code), list)),
-        [0x00, 0x80, rest @ ..] => {
-            let (code, list) = rest.split_first_chunk()?;
-            Some((u64::from_be_bytes(*code), list))
-        }
-        _ => None,
-    }
-}
-
-/// The fields of a list, one after the other.
-fn list_fields(list: &[u8]) -> Option<&[u8]> {
-    match list {
-        [0x45] => Some(&[]),
-        [0xc0, _, _, fields @ ..] => Some(fields),
-        [0xd0, rest @ ..] => rest.get(8..),
-        _ => None,
-    }
-}
-
-fn uint(field: &[u8]) -> Option<u32> {
-    match field {
-        [0x43] => Some(0),
-        [0x52, n] => Some(u32::from(*n)),
-        [0x70, n @ ..] => Some(u32::from_be_bytes(n.try_into().ok()?)),
-        _ => None,
+/// Whether the library's decoder survives it.
+fn check_performative(performative: &[u8]) -> io::Result<()> {
+    let mut scanner = Scanner::default();
+    match scanner.walk(performative, 1) {
+        Ok(_) if scanner.finished() == 1 => Ok(()),
+        _ => Err(malformed("performative")),
     }
 }
 
 fn malformed(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-fn check_frame(
-    frame: &mut [u8],
-    partial: &mut HashMap<(u16, u32), Partial>,
-    max_message_size: u64,
-) -> io::Result<()> {
-    let body_at = usize::from(frame[4]) * 4;
-    let channel = u16::from_be_bytes([frame[6], frame[7]]);
-    let body = frame
-        .get_mut(body_at..)
-        .filter(|_| body_at >= 8)
-        .ok_or_else(|| malformed("frame header"))?;
-    if body.is_empty() {
-        return Ok(());
-    }
-    let mut scanner = Scanner::default();
-    let len = scanner
-        .walk(body, 1)
-        .map_err(|_| malformed("performative"))?;
-    if scanner.finished() != 1 {
-        return Err(malformed("performative"));
-    }
-    let (performative, payload) = body.split_at_mut(len);
-    // PROTOCOL: every performative has a number, and a transfer alone has something behind it. The decoder takes names
-    // and values without a descriptor as well, so that what is behind them would get past us.
-    match described(performative) {
-        Some((TRANSFER, list)) => {
-            let transfer = Transfer::read(list).ok_or_else(|| malformed("transfer"))?;
-            let link = (channel, transfer.handle);
-            let message = partial.remove(&link).unwrap_or_else(|| Partial {
-                scanner: Scanner::up_to(max_message_size),
-                is_poisoned: false,
-            });
-            check_payload(link, &transfer, payload, message, partial)
-        }
-        Some(_) if payload.is_empty() => Ok(()),
-        Some(_) | None => Err(malformed("performative")),
-    }
-}
-
-fn check_payload(
-    link: (u16, u32),
-    transfer: &Transfer,
-    payload: &mut [u8],
-    mut message: Partial,
-    partial: &mut HashMap<(u16, u32), Partial>,
-) -> io::Result<()> {
-    let from = if message.is_poisoned {
-        Some(0)
-    } else {
-        match message.scanner.walk(payload, u64::MAX) {
-            Ok(_) => None,
-            Err((at, _)) => Some(at),
-        }
-    };
-    if let Some(from) = from {
-        payload[from..].fill(POISON);
-        message.is_poisoned = true;
-    }
-    if transfer.more && !transfer.aborted {
-        if partial.len() >= MAX_PARTIAL {
-            return Err(malformed("too many incomplete messages"));
-        }
-        partial.insert(link, message);
-    }
-    Ok(())
-}
-
-/// What matters of a transfer performative.
-#[derive(Debug, PartialEq, Eq)]
-struct Transfer {
-    handle: u32,
-    more: bool,
-    aborted: bool,
-}
-
-impl Transfer {
-    /// `None` if the list cannot be that of a transfer. The scanner has walked over it before.
-    fn read(list: &[u8]) -> Option<Self> {
-        let mut rest = list_fields(list)?;
-        let mut fields = [None; 10];
-        for field in &mut fields {
-            if rest.is_empty() {
-                break;
-            }
-            let len = Scanner::default().walk(rest, 1).ok()?;
-            *field = Some(&rest[..len]);
-            rest = &rest[len..];
-        }
-        Some(Self {
-            handle: uint(fields[0]?)?,
-            more: is_true(fields[5])?,
-            aborted: is_true(fields[9])?,
-        })
-    }
-}
-
-fn is_true(field: Option<&[u8]>) -> Option<bool> {
-    match field {
-        None | Some([0x40 | 0x42] | [0x56, 0x00]) => Some(false),
-        Some([0x41] | [0x56, 0x01]) => Some(true),
-        Some(_) => None,
-    }
 }
 
 #[cfg(test)]
@@ -325,7 +351,7 @@ mod tests {
     const MAX_MESSAGE: u64 = 1024 * 1024;
 
     fn through(bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let mut guard = FrameGuard::new(65_536, MAX_MESSAGE, 10_000);
+        let mut guard = FrameGuard::new(65_536, MAX_MESSAGE, 10_000, Links::default());
         let mut out = Vec::new();
         for chunk in bytes.chunks(7) {
             guard.room().extend_from_slice(chunk);

@@ -6,6 +6,7 @@ mod convert;
 mod deadline;
 mod endpoint;
 mod errors;
+mod events;
 mod failure;
 mod filter;
 #[cfg(feature = "unstable-fuzz")]
@@ -20,6 +21,7 @@ mod sender;
 mod slot;
 mod stream;
 mod token;
+mod wire;
 
 use std::fmt;
 

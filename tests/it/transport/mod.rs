@@ -1,5 +1,6 @@
 //! The AMQP client against the emulator: reading, and what the other modules share.
 
+mod events;
 mod flow;
 mod geo;
 mod identity;

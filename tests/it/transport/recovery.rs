@@ -403,7 +403,7 @@ async fn nothing_is_lost_doubled_or_reordered_under_a_rain_of_faults() {
 }
 
 /// A message whose body is lists in lists.
-fn bomb(depth: usize) -> Event {
+pub(super) fn bomb(depth: usize) -> Event {
     let mut list = vec![0x40];
     for _ in 0..depth {
         let size = u32::try_from(list.len() + 4).unwrap().to_be_bytes();

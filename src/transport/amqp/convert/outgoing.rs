@@ -171,14 +171,15 @@ mod tests {
     use std::time::Duration;
 
     use fe2o3_amqp_types::messaging::annotations::OwnedKey;
+    use fe2o3_amqp_types::messaging::message::__private::Serializable;
     use proptest::prelude::*;
 
-    use super::super::event_parts;
     use super::*;
-    use crate::model::EventParts;
+    use crate::model::ReceivedEvent;
+    use crate::transport::amqp::wire;
 
     /// What a receiver of the message gets, with a position as the service adds it.
-    fn received(event: &OutgoingEvent) -> EventParts {
+    fn received(event: &OutgoingEvent) -> ReceivedEvent {
         let mut message = message(event).unwrap();
         let annotations = message.message_annotations.get_or_insert_default();
         for (name, value) in [
@@ -191,7 +192,8 @@ mod tests {
         ] {
             annotations.0.insert(OwnedKey::from(name), value);
         }
-        event_parts(message).unwrap()
+        let raw = serde_amqp::to_vec(&Serializable(message)).unwrap();
+        wire::message::event(raw.into()).unwrap()
     }
 
     fn event(body: AmqpBody) -> OutgoingEvent {
@@ -253,7 +255,8 @@ mod tests {
                 AmqpBody::Value(value.clone()),
                 AmqpBody::Sequence(vec![vec![value.clone()], vec![value]]),
             ] {
-                prop_assert_eq!(received(&event(body.clone())).body, body);
+                let received = received(&event(body.clone()));
+                prop_assert_eq!(received.amqp_body(), &body);
             }
         }
 
@@ -261,7 +264,8 @@ mod tests {
         fn every_property_arrives_as_it_was(value in scalar()) {
             let mut event = event(AmqpBody::Data("".into()));
             event.properties.insert("p".to_owned(), value.clone());
-            prop_assert_eq!(&received(&event).properties["p"], &value);
+            let received = received(&event);
+            prop_assert_eq!(&received.properties()["p"], &value);
         }
     }
 
@@ -285,9 +289,9 @@ mod tests {
             group_sequence: Some(3),
             reply_to_group_id: Some("r".to_owned()),
         };
-        let parts = received(&event);
-        assert_eq!(parts.message_properties, event.message_properties);
-        assert_eq!(parts.partition_key, event.partition_key);
+        let received = received(&event);
+        assert_eq!(received.message_properties(), &event.message_properties);
+        assert_eq!(received.partition_key(), event.partition_key.as_deref());
     }
 
     #[test]

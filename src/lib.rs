@@ -36,9 +36,9 @@ pub use model::{
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
     EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition, LastError,
-    LoadBalancingProfile, LoadBalancingStatus, Partition, PartitionContext, PartitionState,
-    PartitionStatus, Partitions, ProcessorHandle, ProcessorOptions, ProcessorStatus, PullProcessor,
-    StatusWatch, StopReport, Stopper, StorageOperations, UnprovenOwnership, handler_fn,
-    handler_fn_with,
+    LoadBalancingProfile, LoadBalancingStatus, MemoryBudget, Partition, PartitionContext,
+    PartitionState, PartitionStatus, Partitions, ProcessorHandle, ProcessorOptions,
+    ProcessorStatus, PullProcessor, StatusWatch, StopReport, Stopper, StorageOperations,
+    UnprovenOwnership, handler_fn, handler_fn_with,
 };
 pub use transport::{AmqpTransport, Transport};

@@ -42,6 +42,8 @@ use crate::error::BoxError;
 /// }
 /// ```
 ///
+/// An event that could not be decoded has its encoded message as the body, and `"undecodable"` says what is wrong with it.
+///
 /// Times are milliseconds since the Unix epoch. `partitionKey` is absent if the event has none, and so are message
 /// properties that it lacks; `userId` among these is `{"type": "binary", …}`. A body is
 /// `{"kind": "data", "base64": …}`, `{"kind": "value", "value": V}` or `{"kind": "sequence", "sections": [[V, …], …]}`.

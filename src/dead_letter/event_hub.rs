@@ -38,6 +38,7 @@ const HEADROOM: usize = 1024;
 /// | `dead-letter-offset` | string | the event's place |
 /// | `dead-letter-enqueued-time` | timestamp | when the event was enqueued |
 /// | `dead-letter-owner` | string | the processor that read the event |
+/// | `dead-letter-undecodable` | string | what is wrong with an event that could not be decoded; its body is the encoded message |
 ///
 /// A letter that is stored twice is in the event hub twice; namespace, event hub, partition and sequence number tell.
 ///
@@ -164,6 +165,12 @@ fn outgoing(letter: &DeadLetter, reason: &str) -> OutgoingEvent {
         ("owner", text(letter.owner_id.as_str())),
     ] {
         properties.insert(format!("dead-letter-{name}"), value);
+    }
+    if let Some(reason) = letter.undecodable {
+        properties.insert(
+            "dead-letter-undecodable".to_owned(),
+            text(&reason.to_string()),
+        );
     }
     OutgoingEvent {
         body: event.amqp_body().clone(),

@@ -35,6 +35,9 @@ pub(super) fn encode(letter: &DeadLetter) -> Vec<u8> {
     if let (Some(key), Some(fields)) = (event.partition_key(), fields.as_object_mut()) {
         fields.insert("partitionKey".to_owned(), key.into());
     }
+    if let (Some(reason), Some(fields)) = (letter.undecodable, fields.as_object_mut()) {
+        fields.insert("undecodable".to_owned(), reason.to_string().into());
+    }
     fields.to_string().into_bytes()
 }
 

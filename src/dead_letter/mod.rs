@@ -13,7 +13,7 @@ use async_trait::async_trait;
 pub use self::blob::BlobDeadLetters;
 pub use self::event_hub::EventHubDeadLetters;
 use crate::error::BoxError;
-use crate::model::{GroupScope, OwnerId, PartitionId, ReceivedEvent};
+use crate::model::{GroupScope, OwnerId, PartitionId, ReceivedEvent, UndecodableReason};
 
 /// An event that could not be processed, and why.
 #[derive(Clone, Debug)]
@@ -25,8 +25,11 @@ pub struct DeadLetter {
     pub partition_id: PartitionId,
     /// The processor that read it.
     pub owner_id: OwnerId,
-    /// The event.
+    /// The event. If it could not be decoded, its body is the encoded message, and what could not be read of its place is
+    /// that of the event before it, plus one.
     pub event: ReceivedEvent,
+    /// Why it could not be decoded, if that is what is wrong with it.
+    pub undecodable: Option<UndecodableReason>,
     /// The error of the last call, with its sources; at most [`MAX_REASON`](Self::MAX_REASON) bytes.
     pub reason: String,
     /// How often the handler was called with it; 0 for an event that could not be decoded, 1 for one that the handler
@@ -59,6 +62,7 @@ impl DeadLetter {
             partition_id: source.partition_id.clone(),
             owner_id: source.owner_id.clone(),
             event: event.clone(),
+            undecodable: None,
             reason: shortened(reason, Self::MAX_REASON),
             attempts,
             failed_at: SystemTime::now(),

@@ -94,7 +94,10 @@ impl Draw {
 
 impl Drop for Draw {
     fn drop(&mut self) {
-        self.budget.shared.partitions.fetch_sub(1, Ordering::Relaxed);
+        self.budget
+            .shared
+            .partitions
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::EventProcessor;
+use super::budget::MemoryBudget;
 use super::checkpointer::Notes;
 use super::failure::FailurePolicy;
 use super::fence::Lease;
@@ -37,6 +38,7 @@ pub struct EventProcessorBuilder {
     store: Arc<dyn CheckpointStore>,
     dead_letters: Option<Arc<dyn DeadLetterSink>>,
     ordering_key: OrderingKey,
+    memory: MemoryBudget,
     options: ProcessorOptions,
 }
 
@@ -52,6 +54,7 @@ impl EventProcessorBuilder {
             store,
             dead_letters: None,
             ordering_key: OrderingKey::default(),
+            memory: MemoryBudget::default(),
             options: ProcessorOptions::default(),
         }
     }
@@ -195,6 +198,14 @@ impl EventProcessorBuilder {
         key: impl Fn(&ReceivedEvent) -> Option<K> + Send + Sync + 'static,
     ) -> Self {
         self.ordering_key = OrderingKey::by(key);
+        self
+    }
+
+    /// Sets how much memory the events of all partitions may take. Default: a budget of its own of 256 MiB, 8 MiB a
+    /// partition at most.
+    #[must_use]
+    pub fn with_memory_budget(mut self, budget: MemoryBudget) -> Self {
+        self.memory = budget;
         self
     }
 
@@ -378,6 +389,7 @@ impl EventProcessorBuilder {
             options,
             dead_letters,
             ordering_key,
+            memory,
             ..
         } = self;
         let stopper = Stopper::new(options.shutdown_timeout);
@@ -402,6 +414,7 @@ impl EventProcessorBuilder {
             notes,
             dead_letters,
             ordering_key,
+            memory,
             stopper: stopper.clone(),
             restarts,
             _ended: board.ended.clone().drop_guard(),

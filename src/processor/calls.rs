@@ -1,7 +1,7 @@
 //! Calling the handler with events, and what follows when it fails.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -18,7 +18,7 @@ use super::status::PartitionCell;
 use super::term::TermEnd;
 use crate::dead_letter::{DeadLetter, Source};
 use crate::error::ProcessingError;
-use crate::model::ReceivedEvent;
+use crate::model::{EventParts, ReceivedEvent, UndecodableEvent, UndecodableReason};
 use crate::retry::Backoff;
 use crate::telemetry;
 
@@ -30,13 +30,52 @@ const PROVE_EVERY: Duration = Duration::from_millis(500);
 pub(super) enum Work {
     Event(ReceivedEvent),
     Batch(Vec<ReceivedEvent>),
+    /// No hook is called for it.
+    Undecodable {
+        /// The encoded message in the place of a body, at the place where it was found.
+        stand_in: ReceivedEvent,
+        reason: UndecodableReason,
+        /// Whether the message itself says where it stands.
+        has_place: bool,
+    },
 }
 
 impl Work {
+    /// `after`: the event before it, for want of better knowledge of its place.
+    pub(super) fn undecodable(undecodable: &UndecodableEvent, after: Option<i64>) -> Self {
+        let place = undecodable.sequence_number().zip(undecodable.offset());
+        let parts = EventParts::new(
+            undecodable
+                .sequence_number()
+                .unwrap_or_else(|| after.map_or(0, |after| after.saturating_add(1))),
+            undecodable.offset().cloned().unwrap_or_else(|| "".into()),
+            undecodable
+                .enqueued_time()
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            undecodable.raw().clone(),
+        );
+        Self::Undecodable {
+            stand_in: ReceivedEvent::new(parts),
+            reason: undecodable.reason(),
+            has_place: place.is_some(),
+        }
+    }
+
+    /// The last event that a checkpoint could name.
+    pub(super) fn last_place(&self) -> Option<&ReceivedEvent> {
+        match self {
+            Self::Undecodable {
+                has_place: false, ..
+            } => None,
+            _ => self.events().last(),
+        }
+    }
+
     pub(super) fn events(&self) -> &[ReceivedEvent] {
         match self {
             Self::Event(event) => std::slice::from_ref(event),
             Self::Batch(events) => events,
+            Self::Undecodable { stand_in, .. } => std::slice::from_ref(stand_in),
         }
     }
 }
@@ -101,6 +140,14 @@ impl Caller {
                 );
                 contained("on_event_batch", hook.instrument(span)).await
             }
+            Work::Undecodable {
+                stand_in,
+                reason,
+                has_place,
+            } => Err(ProcessingError::Undecodable {
+                sequence_number: has_place.then(|| stand_in.sequence_number()),
+                source: Box::new(*reason),
+            }),
         }
     }
 
@@ -141,7 +188,7 @@ impl Caller {
                     return Settled::Done;
                 }
                 FailureAction::DeadLetter => {
-                    return match self.bury(work.events(), &error, failures).await {
+                    return match self.bury(work, &error, failures).await {
                         Ok(()) => Settled::Done,
                         Err(end) => Settled::Ended(end),
                     };
@@ -164,19 +211,23 @@ impl Caller {
     /// Stores all events as dead letters, however long it takes.
     async fn bury(
         &self,
-        events: &[ReceivedEvent],
+        work: &Work,
         error: &ProcessingError,
-        attempts: u32,
+        failures: u32,
     ) -> Result<(), TermEnd> {
         let options = &self.shared.options;
-        for event in events {
+        for event in work.events() {
             let source = Source {
                 scope: &self.shared.scope,
                 partition_id: self.context.partition_id(),
                 owner_id: &self.shared.owner_id,
             };
             let reason = telemetry::chain(error).to_string();
-            let letter = DeadLetter::new(source, event, &reason, attempts);
+            let mut letter = DeadLetter::new(source, event, &reason, failures);
+            if let Work::Undecodable { reason, .. } = work {
+                letter.attempts = 0;
+                letter.undecodable = Some(*reason);
+            }
             let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
             while let Err(error) = bury(self.shared.dead_letters.as_deref(), &letter).await {
                 self.report(&ProcessingError::DeadLetter(error)).await;

@@ -1,7 +1,5 @@
 //! Handing the events of one receiver to the application.
 
-use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +7,15 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::calls::{Settled, Work};
-use super::options::ProcessorOptions;
+use super::inbox::{Arrived, Inbox, MAX_TAKEN};
 use super::progress::Place;
 use super::report::contained;
 use super::sequence::Arrival;
 use super::term::{Broken, Term, TermEnd};
 use super::writer::Writer;
 use crate::error::{CheckpointError, ProcessingError, TransportError};
-use crate::model::ReceivedEvent;
 use crate::telemetry;
 use crate::transport::PartitionReceiver;
-
-/// Most events taken from the receiver at once: enough to make its cost per event vanish, little enough that a stop
-/// or a loss is seen soon.
-pub(super) const MAX_TAKEN: usize = 128;
 
 /// How often the link is asked for news between two events: who was displaced hands out nothing it took before.
 pub(super) const HEAR_EVERY: Duration = Duration::from_millis(100);
@@ -47,8 +40,10 @@ impl Term<'_> {
     ) -> Result<TermEnd, Broken> {
         let shared = Arc::clone(&self.pump.shared);
         loop {
-            let events = {
-                let taking = take(receiver, &shared.options);
+            let share = self.adjust(receiver);
+            let mut inbox = Inbox::new(share / 4);
+            {
+                let taking = inbox.fill(receiver, &shared.options);
                 tokio::pin!(taking);
                 loop {
                     let error = tokio::select! {
@@ -57,13 +52,13 @@ impl Term<'_> {
                         reason = self.pump.signal.stopped() => return Ok(TermEnd::Closed(reason)),
                         () = self.pump.restarts.slot().asked() => return Ok(self.restarted()),
                         error = failed(&mut self.writer) => error,
-                        events = &mut taking => break events?,
+                        taken = &mut taking => break taken?,
                     };
                     // What has been taken so far is kept.
                     self.report(ProcessingError::Checkpoint(error)).await;
                 }
-            };
-            if events.is_empty() {
+            }
+            if inbox.is_empty() {
                 let _running = self.caller.cell.runs("on_idle");
                 let idle = contained("on_idle", self.handler().on_idle(&self.context)).await;
                 if let Err(error) = idle {
@@ -74,23 +69,22 @@ impl Term<'_> {
             self.heard = Instant::now();
             // So that what is done with them may be checkpointed even if the lease runs out meanwhile.
             self.pump.fence.link_is_up(receiver.silence());
-            let mut events = VecDeque::from(events);
-            while !events.is_empty()
+            while !inbox.is_empty()
                 && self.pump.signal.reason().is_none()
                 && !self.pump.restarts.slot().is_asked()
             {
-                if !self.go_ahead(receiver, &mut events).await? {
+                if !self.go_ahead(receiver, &mut inbox).await? {
                     break;
                 }
-                self.hear(receiver, &mut events)?;
-                let Some(work) = self.next_work(&mut events).await? else {
+                self.hear(receiver, &mut inbox)?;
+                let Some(work) = self.next_work(&mut inbox).await? else {
                     continue;
                 };
-                if let Some(end) = self.process(receiver, &mut events, &work).await? {
+                if let Some(end) = self.process(receiver, &mut inbox, &work).await? {
                     return Ok(end);
                 }
                 if let Some(writer) = &self.writer
-                    && (events.is_empty() || self.options().max_batch_size.is_some())
+                    && (inbox.is_empty() || self.options().max_batch_size.is_some())
                 {
                     writer.batch_ended();
                 }
@@ -99,39 +93,65 @@ impl Term<'_> {
     }
 
     /// Takes what the next call of a hook is about. `None`: it was delivered before.
-    async fn next_work(
-        &mut self,
-        events: &mut VecDeque<ReceivedEvent>,
-    ) -> Result<Option<Work>, Broken> {
+    async fn next_work(&mut self, inbox: &mut Inbox) -> Result<Option<Work>, Broken> {
         let Some(max) = self.options().max_batch_size else {
-            return Ok(self.next_event(events).await?.map(Work::Event));
+            return self.next_event(inbox).await;
         };
-        let mut batch = Vec::with_capacity(events.len().min(max.get()));
+        let mut batch = Vec::with_capacity(inbox.len().min(max.get()));
         while batch.len() < max.get()
-            && let Some(next) = events.front()
+            && let Some(next) = inbox.front()
         {
-            // A batch ends before a gap; what comes after it is not known yet.
-            let is_gap = self.sequence.judge(next.sequence_number()) == Arrival::Gap;
-            if is_gap && !batch.is_empty() {
+            // A batch ends before a gap, since what comes after it is not known yet, and before what is no event.
+            let is_its_end = match next {
+                Arrived::Event(event) => {
+                    self.sequence.judge(event.sequence_number()) == Arrival::Gap
+                }
+                Arrived::Undecodable(_) => true,
+            };
+            if is_its_end && !batch.is_empty() {
                 break;
             }
-            batch.extend(self.next_event(events).await?);
+            match self.next_event(inbox).await? {
+                Some(Work::Event(event)) => batch.push(event),
+                Some(work) => return Ok(Some(work)),
+                None => {}
+            }
         }
         Ok((!batch.is_empty()).then_some(Work::Batch(batch)))
     }
 
     /// Takes the next event of the partition and notes that it goes to the application. `None`: it did before; within a
     /// term, positions only grow.
-    pub(super) async fn next_event(
-        &mut self,
-        events: &mut VecDeque<ReceivedEvent>,
-    ) -> Result<Option<ReceivedEvent>, Broken> {
-        let Some(event) = events.pop_front() else {
+    pub(super) async fn next_event(&mut self, inbox: &mut Inbox) -> Result<Option<Work>, Broken> {
+        let Some(arrived) = inbox.pop() else {
             return Ok(None);
         };
-        let sequence_number = event.sequence_number();
+        if let Some(sequence_number) = arrived.sequence_number() {
+            if !self.is_next(sequence_number).await? {
+                return Ok(None);
+            }
+            self.sequence.deliver(sequence_number);
+            self.pump.cell.delivers(sequence_number);
+        } else {
+            self.sequence.pass_unreadable();
+        }
+        let work = match arrived {
+            Arrived::Event(event) => Work::Event(event),
+            Arrived::Undecodable(undecodable) => {
+                Work::undecodable(&undecodable, self.sequence.last())
+            }
+        };
+        if let Some(event) = work.last_place() {
+            self.context.note_delivery(event);
+            self.delivered = Some(Place::of(event));
+        }
+        Ok(Some(work))
+    }
+
+    /// Whether an event is the next of the partition. `false`: it was delivered before.
+    async fn is_next(&mut self, sequence_number: i64) -> Result<bool, Broken> {
         match self.sequence.judge(sequence_number) {
-            Arrival::Next => {}
+            Arrival::Next => Ok(true),
             Arrival::Again => {
                 let partition_id = &self.pump.partition_id;
                 tracing::warn!(
@@ -139,39 +159,46 @@ impl Term<'_> {
                     %partition_id, sequence_number,
                     "dropped an event that was delivered before"
                 );
-                return Ok(None);
+                Ok(false)
             }
             Arrival::Gap => {
                 self.sequence.suspect(sequence_number);
-                return Err(Broken::Gap {
+                Err(Broken::Gap {
                     before: sequence_number,
-                });
+                })
             }
             Arrival::After { missing } => {
                 let after = self.sequence.last().unwrap_or_default();
                 let error = ProcessingError::EventsMissing { after, missing };
                 self.report(error).await;
+                Ok(true)
             }
         }
-        self.sequence.deliver(sequence_number);
-        self.context.note_delivery(&event);
-        self.pump.cell.delivers(sequence_number);
-        self.delivered = Some(Place::of(&event));
-        Ok(Some(event))
+    }
+
+    /// Tells the receiver how much may wait in it, if that has changed. Returns the partition's share of the memory:
+    /// half of it is the receiver's.
+    pub(super) fn adjust(&mut self, receiver: &mut dyn PartitionReceiver) -> usize {
+        let share = self.pump.memory.bytes();
+        if self.share != share {
+            self.share = share;
+            receiver.set_byte_limit(share / 2);
+        }
+        share
     }
 
     /// Calls the hook and does what follows. `Some`: the term ends.
     async fn process(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
+        inbox: &mut Inbox,
         work: &Work,
     ) -> Result<Option<TermEnd>, TransportError> {
         let caller = Arc::clone(&self.caller);
         // Not in a `select!`: a stop waits for the call instead of cutting it.
         let (settled, broken) = match caller.call(work).await {
             Ok(()) => (Settled::Done, None),
-            Err(error) => self.settle(receiver, events, work, error).await,
+            Err(error) => self.settle(receiver, inbox, work, error).await,
         };
         match (settled, broken) {
             (Settled::Done, broken) => {
@@ -188,7 +215,7 @@ impl Term<'_> {
     async fn settle(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
+        inbox: &mut Inbox,
         work: &Work,
         error: ProcessingError,
     ) -> (Settled, Option<TransportError>) {
@@ -201,8 +228,8 @@ impl Term<'_> {
                 biased;
                 settled = &mut settling => return (settled, broken),
                 () = tokio::time::sleep(HEAR_EVERY), if broken.is_none() => {
-                    match self.hear_waiting(receiver, events) {
-                        Ok(()) => self.pump.fence.link_is_up(receiver.silence()),
+                    match self.hear_waiting(receiver, inbox) {
+                        Ok(()) => {}
                         Err(error) => {
                             self.pump.fence.link_is_down();
                             if error.is_ownership_lost() {
@@ -221,7 +248,7 @@ impl Term<'_> {
     async fn go_ahead(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
+        inbox: &mut Inbox,
     ) -> Result<bool, TransportError> {
         let slot = Arc::clone(self.pump.restarts.slot());
         while !slot.is_open() {
@@ -231,28 +258,27 @@ impl Term<'_> {
                 () = slot.asked() => return Ok(false),
                 () = slot.opened() => {}
                 () = tokio::time::sleep(HEAR_EVERY) => {
-                    self.hear_waiting(receiver, events)?;
-                    self.pump.fence.link_is_up(receiver.silence());
+                    self.hear_waiting(receiver, inbox)?;
                 }
             }
         }
-        self.prove(receiver, events).await
+        self.prove(receiver, inbox).await
     }
 
     /// Asks the link for news that are here already. Who was displaced learns it here and not after all that was taken.
     fn hear(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
+        inbox: &mut Inbox,
     ) -> Result<(), TransportError> {
         if self.heard.elapsed() < HEAR_EVERY {
             return Ok(());
         }
         self.heard = Instant::now();
-        if let Some(news) = receiver.receive(room(events)).now_or_never() {
-            events.extend(news?);
+        match receiver.receive(inbox.room()).now_or_never() {
+            Some(news) => inbox.admit(news),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The same while nothing is handed out, so that what the answers bring stays. With enough of it the link is left alone:
@@ -260,10 +286,11 @@ impl Term<'_> {
     fn hear_waiting(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
+        inbox: &mut Inbox,
     ) -> Result<(), TransportError> {
-        if events.len() < 2 * MAX_TAKEN {
-            self.hear(receiver, events)?;
+        if inbox.room() > 1 {
+            self.hear(receiver, inbox)?;
+            self.pump.fence.link_is_up(receiver.silence());
         }
         Ok(())
     }
@@ -272,7 +299,7 @@ impl Term<'_> {
     pub(super) async fn prove(
         &mut self,
         receiver: &mut dyn PartitionReceiver,
-        events: &mut VecDeque<ReceivedEvent>,
+        inbox: &mut Inbox,
     ) -> Result<bool, TransportError> {
         let fence = Arc::clone(&self.pump.fence);
         if fence.lease_holds() {
@@ -282,10 +309,10 @@ impl Term<'_> {
         if is_due {
             // Whoever slept through the end of the lease may have been displaced since, and the news lies unread.
             self.listened = Some(Instant::now());
-            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(room(events))).await;
+            let news = tokio::time::timeout(LISTEN_FOR, receiver.receive(inbox.room())).await;
             self.heard = Instant::now();
-            if let Ok(more) = news {
-                events.extend(more?);
+            if let Ok(news) = news {
+                inbox.admit(news)?;
             }
         }
         fence.link_is_up(receiver.silence());
@@ -299,10 +326,12 @@ impl Term<'_> {
                 biased;
                 _ = self.pump.signal.stopped() => return Ok(false),
                 // What is here already bounds what is taken: nothing more is, but a failed link is noticed.
-                news = receiver.receive(MAX_TAKEN), if events.len() < MAX_TAKEN => Some(news?),
+                news = receiver.receive(MAX_TAKEN), if inbox.room() > 1 => Some(news),
                 () = tokio::time::sleep(PROVE_EVERY) => None,
             };
-            events.extend(news.into_iter().flatten());
+            if let Some(news) = news {
+                inbox.admit(news)?;
+            }
             fence.link_is_up(receiver.silence());
             if fence.holds() {
                 self.pump.cell.is_proven(true);
@@ -348,37 +377,6 @@ impl Term<'_> {
             writer.completed(last.clone(), count);
         }
     }
-}
-
-/// Waits for the next events; none, if there were none for `max_wait_time`.
-///
-/// CANCEL: events of a batch that is still filling are lost to the receiver, but none was delivered, so whoever opens
-/// the next one starts before them.
-async fn take(
-    receiver: &mut dyn PartitionReceiver,
-    options: &ProcessorOptions,
-) -> Result<Vec<ReceivedEvent>, TransportError> {
-    let max = options.max_batch_size.map_or(MAX_TAKEN, NonZeroUsize::get);
-    let Some(max_wait_time) = options.max_wait_time else {
-        return receiver.receive(max).await;
-    };
-    let deadline = Instant::now() + max_wait_time;
-    let mut events = Vec::new();
-    while let Ok(more) =
-        tokio::time::timeout_at(deadline, receiver.receive(max - events.len())).await
-    {
-        events.extend(more?);
-        if options.max_batch_size.is_none() || events.len() >= max {
-            break;
-        }
-    }
-    Ok(events)
-}
-
-/// How many events to take when what matters is whether the link still stands. Whoever holds many takes one more at
-/// most: between two questions one is handed out at least, so they do not pile up, and no link goes unasked.
-fn room(held: &VecDeque<ReceivedEvent>) -> usize {
-    if held.len() > MAX_TAKEN { 1 } else { MAX_TAKEN }
 }
 
 /// The next checkpoint that a policy asked for and that failed.

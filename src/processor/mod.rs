@@ -1,5 +1,6 @@
 //! The event processor: shares an event hub's partitions with other processors and calls the application's handler.
 
+mod budget;
 mod builder;
 mod calls;
 mod checkpointer;
@@ -11,6 +12,7 @@ mod failure;
 mod fence;
 mod handler;
 mod handover;
+mod inbox;
 mod linger;
 mod options;
 mod parallel;
@@ -42,6 +44,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use budget::MemoryBudget;
 pub use builder::EventProcessorBuilder;
 pub use context::PartitionContext;
 pub use failure::{FailureAction, FailurePolicy};

@@ -1,6 +1,5 @@
 //! Several events of one partition at a time, in order within a key.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
@@ -11,12 +10,13 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::calls::{Settled, Work};
-use super::deliver::{HEAR_EVERY, MAX_TAKEN, failed};
+use super::deliver::{HEAR_EVERY, failed};
 use super::handler::CloseReason;
+use super::inbox::{Inbox, MAX_TAKEN};
 use super::report::contained;
 use super::term::{Broken, Term, TermEnd};
 use super::window::{Limits, Ticket, Window};
-use crate::error::ProcessingError;
+use crate::error::{ProcessingError, TransportError};
 use crate::model::ReceivedEvent;
 use crate::telemetry;
 use crate::transport::PartitionReceiver;
@@ -81,12 +81,14 @@ impl Term<'_> {
     ) -> Result<TermEnd, Broken> {
         let mut last_event = Instant::now();
         loop {
+            let share = self.adjust(receiver);
+            parallel.window.set_byte_limit(share / 2);
             let slot = Arc::clone(self.pump.restarts.slot());
             let is_paused = slot.is_paused();
             if !is_paused {
-                let mut news = VecDeque::new();
-                let is_proven = self.prove(receiver, &mut news).await?;
-                self.take_up(parallel, news).await?;
+                let mut inbox = Inbox::new(share / 4);
+                let is_proven = self.prove(receiver, &mut inbox).await?;
+                self.take_up(parallel, inbox).await?;
                 if is_proven {
                     self.start_calls(parallel);
                 }
@@ -120,12 +122,12 @@ impl Term<'_> {
                 }
                 events = receiver.receive(room), if room > 0 => {
                     last_event = Instant::now();
-                    self.take_up(parallel, events?.into()).await?;
+                    self.take_in(parallel, events).await?;
                 }
                 // Who has no room asks all the same whether the link still stands, and takes one event at most.
                 () = tokio::time::sleep(HEAR_EVERY), if room == 0 => {
                     if let Some(events) = receiver.receive(1).now_or_never() {
-                        self.take_up(parallel, events?.into()).await?;
+                        self.take_in(parallel, events).await?;
                     }
                 }
                 () = sleep_until(idle_at), if idle_at.is_some() => {
@@ -142,26 +144,33 @@ impl Term<'_> {
         }
     }
 
-    async fn take_up(
+    async fn take_in(
         &mut self,
         parallel: &mut Parallel,
-        mut events: VecDeque<ReceivedEvent>,
+        news: Result<Vec<ReceivedEvent>, TransportError>,
     ) -> Result<(), Broken> {
-        while !events.is_empty() {
-            if let Some(event) = self.next_event(&mut events).await? {
-                let key = (parallel.key.0)(&event);
-                let bytes = event.body().len();
-                parallel.window.push(event, bytes, key);
+        let mut inbox = Inbox::default();
+        inbox.admit(news)?;
+        self.take_up(parallel, inbox).await
+    }
+
+    async fn take_up(&mut self, parallel: &mut Parallel, mut inbox: Inbox) -> Result<(), Broken> {
+        while !inbox.is_empty() {
+            if let Some(work) = self.next_event(&mut inbox).await? {
+                let key = match &work {
+                    Work::Event(event) => (parallel.key.0)(event),
+                    Work::Batch(_) | Work::Undecodable { .. } => None,
+                };
+                parallel.window.push(work, key);
             }
         }
         Ok(())
     }
 
     fn start_calls(&self, parallel: &mut Parallel) {
-        while let Some((ticket, event)) = parallel.window.start() {
+        while let Some((ticket, work)) = parallel.window.start() {
             let caller = Arc::clone(&self.caller);
             let call = async move {
-                let work = Work::Event(event);
                 let settled = match caller.call(&work).await {
                     Ok(()) => Settled::Done,
                     Err(error) => caller.settle(&work, error).await,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::Instrument as _;
 
+use super::budget::{Draw, MemoryBudget};
 use super::checkpointer::Notes;
 use super::fence::{Fence, Lease};
 use super::handler::{CloseReason, ErasedHandler};
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     /// Where events go that the application cannot process.
     pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(super) ordering_key: OrderingKey,
+    pub(super) memory: MemoryBudget,
     pub(super) stopper: Stopper,
     /// Where partitions are asked to start again.
     pub(super) restarts: Arc<Restarts>,
@@ -88,6 +90,7 @@ pub(super) struct Pump {
     pub(super) is_fenced: bool,
     pub(super) restarts: Registration,
     pub(super) cell: Arc<PartitionCell>,
+    pub(super) memory: Draw,
 }
 
 /// A start that is not the checkpoint's.
@@ -121,8 +124,10 @@ impl Pump {
     ) -> Self {
         let restarts = shared.restarts.register(partition_id.clone());
         let cell = shared.board.cell(&partition_id);
+        let memory = shared.memory.draw();
         Self {
             shared,
+            memory,
             partition_id,
             signal,
             fence,

@@ -63,6 +63,11 @@ impl Sequence {
         self.suspected = Some(number);
     }
 
+    /// Notes that a message was passed whose number could not be read.
+    pub(super) fn pass_unreadable(&mut self) {
+        self.unreadable += 1;
+    }
+
     /// Notes that an event is delivered.
     pub(super) fn deliver(&mut self, number: i64) {
         if let Arrival::After { .. } = self.judge(number) {
@@ -104,6 +109,16 @@ mod tests {
         sequence.deliver(20);
         assert_eq!(sequence.judge(21), Arrival::Next);
         assert_eq!(sequence.judge(23), Arrival::Gap);
+    }
+
+    #[test]
+    fn a_message_without_a_number_is_no_gap() {
+        let mut sequence = at(17);
+        sequence.pass_unreadable();
+        assert_eq!(sequence.judge(19), Arrival::Next);
+        assert_eq!(sequence.judge(20), Arrival::Gap);
+        sequence.deliver(19);
+        assert_eq!(sequence.judge(21), Arrival::Gap);
     }
 
     #[test]

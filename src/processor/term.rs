@@ -42,9 +42,6 @@ impl From<TransportError> for Broken {
     }
 }
 
-/// Most bytes of events that are processed at the same time, or wait for those before them.
-const MAX_BYTES_IN_FLIGHT: usize = 8 << 20;
-
 /// How a term ended.
 #[derive(Debug)]
 pub(super) enum TermEnd {
@@ -74,6 +71,8 @@ pub(super) struct Term<'a> {
     /// The last event handed to the application.
     pub(super) delivered: Option<Place>,
     pub(super) sequence: Sequence,
+    /// The partition's share of the memory, as the receiver was last told.
+    pub(super) share: usize,
     /// When the link last brought news, or was asked for them.
     pub(super) heard: Instant,
     /// When the link was last asked for news because the lease did not hold.
@@ -116,6 +115,7 @@ impl<'a> Term<'a> {
             cell: Arc::clone(&pump.cell),
             ending: CancellationToken::new(),
         };
+        let share = pump.memory.bytes();
         Self {
             pump,
             context,
@@ -123,6 +123,7 @@ impl<'a> Term<'a> {
             writer,
             delivered: None,
             sequence: Sequence::default(),
+            share,
             heard: Instant::now(),
             listened: None,
             looked: None,
@@ -194,7 +195,7 @@ impl<'a> Term<'a> {
             let limits = Limits {
                 running: options.concurrency.get(),
                 events: options.max_in_flight.get(),
-                bytes: MAX_BYTES_IN_FLIGHT,
+                bytes: self.share / 2,
             };
             Parallel::new(limits, shared.ordering_key.clone())
         })
@@ -290,6 +291,7 @@ impl<'a> Term<'a> {
         let mut options = ReceiverOptions::new(group, self.pump.partition_id.clone(), position);
         options.owner_level = Some(0);
         options.prefetch = shared.options.prefetch;
+        options.prefetch_bytes = self.share / 2;
         options.track_last_enqueued_event_properties =
             shared.options.track_last_enqueued_event_properties;
         options.receiver_name = Some(shared.owner_id.to_string());

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::calls::Work;
 use super::progress::Place;
 use crate::model::ReceivedEvent;
 
@@ -43,11 +44,12 @@ pub(super) struct Window {
 
 #[derive(Debug)]
 struct Slot {
-    place: Place,
+    /// Unless the message does not say where it stands.
+    place: Option<Place>,
     key: Option<u64>,
     bytes: usize,
     /// Until it is handed out.
-    event: Option<ReceivedEvent>,
+    work: Option<Work>,
     is_done: bool,
 }
 
@@ -66,6 +68,10 @@ impl Window {
         }
     }
 
+    pub(super) fn set_byte_limit(&mut self, bytes: usize) {
+        self.limits.bytes = bytes;
+    }
+
     /// How many more events to take.
     pub(super) fn room(&self) -> usize {
         if self.bytes >= self.limits.bytes && !self.is_empty() {
@@ -81,7 +87,7 @@ impl Window {
     }
 
     /// Takes the next event of the partition. `key`: what it is ordered by, if anything.
-    pub(super) fn push(&mut self, event: ReceivedEvent, bytes: usize, key: Option<u64>) {
+    pub(super) fn push(&mut self, work: Work, key: Option<u64>) {
         let ticket = self.first + self.slots.len() as u64;
         match key.map(|key| self.queues.get_mut(&key).ok_or(key)) {
             None => self.ready.push_back(ticket),
@@ -91,18 +97,19 @@ impl Window {
                 self.ready.push_back(ticket);
             }
         }
+        let bytes = work.events().iter().map(ReceivedEvent::encoded_len).sum();
         self.bytes += bytes;
         self.slots.push_back(Slot {
-            place: Place::of(&event),
+            place: work.last_place().map(Place::of),
             key,
             bytes,
-            event: Some(event),
+            work: Some(work),
             is_done: false,
         });
     }
 
     /// The next event to be processed, if one may be.
-    pub(super) fn start(&mut self) -> Option<(Ticket, ReceivedEvent)> {
+    pub(super) fn start(&mut self) -> Option<(Ticket, Work)> {
         if self.running >= self.limits.running {
             return None;
         }
@@ -110,10 +117,10 @@ impl Window {
         while self.is_closing && Some(ticket) > self.last_started {
             ticket = self.ready.pop_front()?;
         }
-        let event = self.slot(ticket)?.event.take()?;
+        let work = self.slot(ticket)?.work.take()?;
         self.running += 1;
         self.last_started = self.last_started.max(Some(ticket));
-        Some((Ticket(ticket), event))
+        Some((Ticket(ticket), work))
     }
 
     /// From now on hands out only what fills the gaps: then everything that was started is part of the completed prefix,
@@ -145,7 +152,7 @@ impl Window {
         {
             self.first += 1;
             self.bytes -= slot.bytes;
-            prefix = Some(slot.place);
+            prefix = slot.place.or(prefix);
             grown += 1;
         }
         prefix.map(|place| (place, grown))
@@ -172,19 +179,20 @@ mod tests {
         bytes: 1_000_000,
     };
 
-    fn event(number: i64) -> ReceivedEvent {
+    fn event(number: i64) -> Work {
+        sized(number, 1)
+    }
+
+    fn sized(number: i64, bytes: usize) -> Work {
         let offset = number.to_string();
-        ReceivedEvent::new(EventParts::new(
-            number,
-            offset.as_str(),
-            SystemTime::UNIX_EPOCH,
-            "",
-        ))
+        let (offset, body) = (offset.as_str(), vec![0; bytes]);
+        let parts = EventParts::new(number, offset, SystemTime::UNIX_EPOCH, body);
+        Work::Event(ReceivedEvent::new(parts))
     }
 
     fn started(window: &mut Window) -> Vec<(Ticket, i64)> {
         std::iter::from_fn(|| window.start())
-            .map(|(ticket, event)| (ticket, event.sequence_number()))
+            .map(|(ticket, work)| (ticket, work.events()[0].sequence_number()))
             .collect()
     }
 
@@ -196,7 +204,7 @@ mod tests {
     fn a_slow_key_holds_up_nobody_but_itself_and_the_checkpoint() {
         let mut window = Window::new(ROOMY);
         for (number, key) in [(0, 1), (1, 1), (2, 2), (3, 2), (4, 3)] {
-            window.push(event(number), 1, Some(key));
+            window.push(event(number), Some(key));
         }
         let first = started(&mut window);
         assert_eq!(first.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 2, 4]);
@@ -223,7 +231,7 @@ mod tests {
     fn a_window_that_closes_fills_its_gaps_and_starts_nothing_else() {
         let mut window = Window::new(ROOMY);
         for (number, key) in [(0, 1), (1, 1), (2, 2), (3, 1), (4, 2)] {
-            window.push(event(number), 1, Some(key));
+            window.push(event(number), Some(key));
         }
         let [(first, 0), (second, 2)] = started(&mut window)[..] else {
             panic!("one of each key")
@@ -243,13 +251,13 @@ mod tests {
     fn the_window_is_bounded_in_events_and_in_bytes() {
         let mut window = Window::new(Limits { events: 2, ..ROOMY });
         assert_eq!(window.room(), 2);
-        window.push(event(0), 10, None);
-        window.push(event(1), 10, None);
+        window.push(sized(0, 10), None);
+        window.push(sized(1, 10), None);
         assert_eq!(window.room(), 0);
         let mut window = Window::new(Limits { bytes: 15, ..ROOMY });
-        window.push(event(0), 10, None);
+        window.push(sized(0, 10), None);
         assert_ne!(window.room(), 0);
-        window.push(event(1), 10, None);
+        window.push(sized(1, 10), None);
         assert_eq!(window.room(), 0);
         let [(first, _), _] = started(&mut window)[..] else {
             panic!("both")
@@ -258,7 +266,7 @@ mod tests {
         assert_ne!(window.room(), 0);
         let mut window = Window::new(Limits { bytes: 0, ..ROOMY });
         assert_ne!(window.room(), 0, "one event, whatever its size");
-        window.push(event(0), 10, None);
+        window.push(sized(0, 10), None);
         assert_eq!(window.room(), 0);
     }
 
@@ -278,7 +286,7 @@ mod tests {
             for (step, choice, key) in steps {
                 match step {
                     0 if window.room() > 0 => {
-                        window.push(event(keys.len() as i64), 1, key);
+                        window.push(event(keys.len() as i64), key);
                         keys.push(key);
                         is_started.push(false);
                         is_done.push(false);
@@ -293,8 +301,8 @@ mod tests {
                         done_until = until;
                     }
                     _ => {
-                        if let Some((ticket, event)) = window.start() {
-                            let number = event.sequence_number() as usize;
+                        if let Some((ticket, work)) = window.start() {
+                            let number = work.events()[0].sequence_number() as usize;
                             prop_assert!(!is_started[number]);
                             is_started[number] = true;
                             if let Some(key) = keys[number] {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,7 +13,7 @@ use super::{PartitionReceiver, ReceiverOptions, Transport};
 use crate::error::{TransportError, TransportErrorKind};
 use crate::model::{
     EventHubProperties, EventParts, EventPosition, Offset, PartitionId, PartitionProperties,
-    ReceivedEvent,
+    Position, ReceivedEvent, UndecodableEvent, UndecodableReason,
 };
 
 /// An event hub that lives in memory and misbehaves on request. Clones share it; its time is tokio's, so a paused
@@ -38,6 +39,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Partition {
     events: Vec<ReceivedEvent>,
+    /// Which of them come as what cannot be decoded, and whether that says where it stands.
+    undecodable: BTreeMap<usize, bool>,
     /// Index of the first event that has not expired.
     retained_from: usize,
     receivers: BTreeMap<u64, Attached>,
@@ -130,6 +133,22 @@ impl FakeEventHub {
     /// Refuses the next reading of a partition's properties; several calls queue.
     pub fn fail_next_partition_properties(&self, kind: TransportErrorKind) {
         self.lock().properties_failures.push_back(kind);
+    }
+
+    /// Appends a message that cannot be decoded. `has_place`: it says where it stands.
+    pub fn send_undecodable(
+        &self,
+        partition_id: impl Into<PartitionId>,
+        body: impl Into<Vec<u8>>,
+        has_place: bool,
+    ) -> i64 {
+        let partition_id = partition_id.into();
+        // Before it can be read.
+        if let Some(partition) = self.lock().partitions.get_mut(&partition_id) {
+            let index = partition.events.len();
+            partition.undecodable.insert(index, has_place);
+        }
+        self.send(partition_id, body)
     }
 
     /// Has the attached receivers of a partition go on with an earlier or a later event, as a faulty service would.
@@ -228,6 +247,18 @@ impl FakeEventHub {
 
 fn failed(kind: TransportErrorKind) -> TransportError {
     TransportError::new(kind, "on request")
+}
+
+fn undecodable(event: &ReceivedEvent, has_place: bool) -> TransportError {
+    let position = Position {
+        sequence_number: has_place.then(|| event.sequence_number()),
+        offset: has_place.then(|| event.offset().clone()),
+        enqueued_time: Some(event.enqueued_time()),
+    };
+    let raw = Bytes::copy_from_slice(event.body());
+    let reason = UndecodableReason::Malformed;
+    let undecodable = UndecodableEvent::new(reason, position, raw);
+    TransportError::of_undecodable("receiving", Box::new(undecodable))
 }
 
 fn not_found(partition_id: &PartitionId) -> TransportError {
@@ -388,8 +419,17 @@ impl PartitionReceiver for FakeReceiver {
                     self.next = attached.jump_to.take().unwrap_or(self.next);
                 }
                 let events = partition.events.get(self.next..).unwrap_or_default();
+                if let Some(has_place) = partition.undecodable.get(&self.next)
+                    && !is_stalled
+                {
+                    let error = undecodable(&events[0], *has_place);
+                    self.next += 1;
+                    return Err(error);
+                }
+                let next_undecodable = partition.undecodable.range(self.next..).next();
+                let decodable = next_undecodable.map_or(max, |(index, _)| index - self.next);
                 if !events.is_empty() && !is_stalled {
-                    let taken = events[..events.len().min(max)].to_vec();
+                    let taken = events[..events.len().min(max).min(decodable)].to_vec();
                     self.next += taken.len();
                     return Ok(taken);
                 }

@@ -70,11 +70,13 @@ fn start(role: &str, event_size: usize, broker: &str) -> (Child, String) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let said = lines
-        .map_while(Result::ok)
-        .find_map(|line| line.strip_prefix("said: ").map(str::to_owned));
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let said = lines.find_map(|line| line.strip_prefix("said: ").map(str::to_owned));
     let said = said.unwrap_or_else(|| panic!("the {role} ended without a word"));
+    // Or its last words would find nobody.
+    std::thread::spawn(move || lines.for_each(drop));
     (child, said)
 }
 

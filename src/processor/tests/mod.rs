@@ -27,4 +27,5 @@ mod sticky;
 mod stopping;
 mod support;
 mod terms;
+mod undecodable;
 mod world;

@@ -12,7 +12,7 @@ use metrics::{
 };
 use tokio::time::sleep;
 
-use super::support::{Act, FlakyStore, Recorder as Handler, builder, delivered};
+use super::support::{Act, FlakyStore, Recorder as Handler, builder, delivered, eventually};
 use crate::processor::{CheckpointPolicy, FailureAction, FailurePolicy};
 use crate::transport::fake::FakeEventHub;
 
@@ -147,7 +147,12 @@ async fn the_numbers_of_the_status_reach_the_recorder_until_the_end() {
     handle.pause(&"0".into());
     hub.send("0", "b");
     hub.send("0", "b");
+    // Asked for once a minute, more or less.
     sleep(Duration::from_secs(61)).await;
+    eventually("the lag is known", || async {
+        kept.get("eventhubs.processor.lag.events 0") > 0.0
+    })
+    .await;
 
     assert_eq!(kept.get("messaging.client.consumed.messages 0"), 4.0);
     assert_eq!(kept.get("messaging.process.duration 0"), 1.0);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -123,12 +124,15 @@ impl Term<'_> {
                 events = receiver.receive(room), if room > 0 => {
                     last_event = Instant::now();
                     self.take_in(parallel, events).await?;
+                    self.pump.fence.link_is_up(receiver.silence());
                 }
-                // Who has no room asks all the same whether the link still stands, and takes one event at most.
-                () = tokio::time::sleep(HEAR_EVERY), if room == 0 => {
+                // Who has no room asks all the same whether the link still stands, and takes one event at most. In the long
+                // run that is too many: then a loss shows in the records, or when there is room again.
+                () = tokio::time::sleep(HEAR_EVERY), if room == 0 && !parallel.window.is_overfull() => {
                     if let Some(events) = receiver.receive(1).now_or_never() {
                         self.take_in(parallel, events).await?;
                     }
+                    self.pump.fence.link_is_up(receiver.silence());
                 }
                 () = sleep_until(idle_at), if idle_at.is_some() => {
                     let _running = self.caller.cell.runs("on_idle");
@@ -140,7 +144,6 @@ impl Term<'_> {
                     last_event = Instant::now();
                 }
             }
-            self.pump.fence.link_is_up(receiver.silence());
         }
     }
 
@@ -154,11 +157,25 @@ impl Term<'_> {
         self.take_up(parallel, inbox).await
     }
 
+    /// Events whose key cannot be told are ordered among themselves.
+    async fn key_of(&self, parallel: &Parallel, event: &ReceivedEvent) -> Option<u64> {
+        const UNTOLD: u64 = 0;
+        let key = AssertUnwindSafe(|| (parallel.key.0)(event));
+        match catch_unwind(key) {
+            Ok(key) => key,
+            Err(_) => {
+                let hook = "ordering_key";
+                self.report(ProcessingError::HandlerPanicked { hook }).await;
+                Some(UNTOLD)
+            }
+        }
+    }
+
     async fn take_up(&mut self, parallel: &mut Parallel, mut inbox: Inbox) -> Result<(), Broken> {
         while !inbox.is_empty() {
             if let Some(work) = self.next_event(&mut inbox).await? {
                 let key = match &work {
-                    Work::Event(event) => (parallel.key.0)(event),
+                    Work::Event(event) => self.key_of(parallel, event).await,
                     Work::Batch(_) | Work::Undecodable { .. } => None,
                 };
                 parallel.window.push(work, key);

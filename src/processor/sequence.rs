@@ -24,6 +24,9 @@ pub(super) enum Arrival {
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
     last: Option<i64>,
+    /// Whether that one was delivered in this term. If not, a service that begins before it knows better: its log may
+    /// be another one.
+    is_delivered: bool,
     /// Messages since then whose number could not be read.
     unreadable: i64,
     /// The event before which a gap was seen.
@@ -47,7 +50,11 @@ impl Sequence {
             return Arrival::Next;
         };
         if number <= last {
-            return Arrival::Again;
+            return if self.is_delivered {
+                Arrival::Again
+            } else {
+                Arrival::Next
+            };
         }
         match number - last - 1 {
             missing if missing <= self.unreadable => Arrival::Next,
@@ -74,6 +81,7 @@ impl Sequence {
             self.real_gaps += 1;
         }
         self.last = Some(number);
+        self.is_delivered = true;
         self.unreadable = 0;
         self.suspected = None;
     }
@@ -96,6 +104,18 @@ mod tests {
         assert_eq!(sequence.judge(18), Arrival::Next);
         assert_eq!(sequence.judge(17), Arrival::Again);
         assert_eq!(sequence.judge(3), Arrival::Again);
+    }
+
+    #[test]
+    fn a_checkpoint_says_where_a_gap_would_be_and_takes_no_event_away() {
+        let mut sequence = Sequence::default();
+        sequence.start_after(17);
+        assert_eq!(sequence.judge(18), Arrival::Next);
+        assert_eq!(sequence.judge(20), Arrival::Gap);
+        assert_eq!(sequence.judge(0), Arrival::Next, "another log");
+        sequence.deliver(0);
+        assert_eq!(sequence.judge(0), Arrival::Again);
+        assert_eq!(sequence.judge(1), Arrival::Next);
     }
 
     #[test]

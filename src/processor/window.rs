@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::calls::Work;
+use super::inbox::MAX_TAKEN;
 use super::progress::Place;
 use crate::model::ReceivedEvent;
 
@@ -79,6 +80,11 @@ impl Window {
         } else {
             self.limits.events.saturating_sub(self.slots.len())
         }
+    }
+
+    /// Whether it holds so much more than it should that nothing at all is taken, not even to hear of the link.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.slots.len() >= self.limits.events + MAX_TAKEN || self.bytes > self.limits.bytes * 3 / 2
     }
 
     /// Whether everything that was taken is done.

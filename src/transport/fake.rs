@@ -39,6 +39,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Partition {
     events: Vec<ReceivedEvent>,
+    /// How many were returned by receivers, however often.
+    taken: usize,
     /// Which of them come as what cannot be decoded, and whether that says where it stands.
     undecodable: BTreeMap<usize, bool>,
     /// Index of the first event that has not expired.
@@ -209,6 +211,14 @@ impl FakeEventHub {
         if let Some(partition) = self.lock().partitions.get_mut(&partition_id.into()) {
             partition.retained_from = usize::try_from(first_retained).unwrap_or_default();
         }
+    }
+
+    /// How many events of a partition its receivers have returned, repetitions included.
+    #[must_use]
+    pub fn taken(&self, partition_id: impl Into<PartitionId>) -> usize {
+        let state = self.lock();
+        let partition = state.partitions.get(&partition_id.into());
+        partition.map_or(0, |partition| partition.taken)
     }
 
     /// How many receivers of a partition are attached.
@@ -431,6 +441,7 @@ impl PartitionReceiver for FakeReceiver {
                 if !events.is_empty() && !is_stalled {
                     let taken = events[..events.len().min(max).min(decodable)].to_vec();
                     self.next += taken.len();
+                    partition.taken += taken.len();
                     return Ok(taken);
                 }
             }

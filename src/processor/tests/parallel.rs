@@ -384,6 +384,53 @@ async fn a_rolling_restart_repeats_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stuck_or_paused_partition_takes_no_more_than_the_window_and_a_little() {
+    for is_paused in [false, true] {
+        let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+        hub.send("0", if is_paused { "a:1" } else { "a:90000000" });
+        let log = Log::default();
+        let handle = at_once(builder(&hub, &store, "me"), 4)
+            .with_max_in_flight(NonZeroUsize::new(10).unwrap())
+            .build(log.clone())
+            .unwrap()
+            .spawn();
+        eventually("the first event", || async { !log.entries().is_empty() }).await;
+        if is_paused {
+            handle.pause(&"0".into());
+        }
+        for _ in 0..5000 {
+            hub.send("0", "a:1");
+        }
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let taken = hub.taken("0");
+        assert!(taken <= 300, "{taken} of 5,001, paused: {is_paused}");
+        drop(handle);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_function_that_panics_costs_no_event() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    for body in ["a:1", "b:1", "c:1"] {
+        hub.send("0", body);
+    }
+    let log = Log::default();
+    let handle = at_once(builder(&hub, &store, "me"), 4)
+        .with_ordering_key(|event| {
+            assert_ne!(event.sequence_number(), 1, "on request");
+            Some(event.sequence_number())
+        })
+        .with_checkpoint_policy(CheckpointPolicy::Automatic)
+        .build(log.clone())
+        .unwrap()
+        .spawn();
+    log.until_done(3).await;
+    handle.shutdown().await.unwrap();
+    assert_eq!(stored(&store, "0").await, Some(2));
+    assert_eq!(*log.errors.lock().unwrap(), ["`ordering_key` panicked"]);
+}
+
 #[tokio::test]
 async fn what_does_not_go_together_is_refused() {
     let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());

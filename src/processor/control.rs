@@ -47,6 +47,8 @@ pub(super) struct Control {
     pub(super) fences: BTreeMap<PartitionId, Arc<Fence>>,
     /// Owned since then, but the owner before has not finished yet.
     pub(super) awaited: BTreeMap<PartitionId, (Instant, Waiting)>,
+    /// No longer awaited since the last listing.
+    pub(super) arrived: BTreeSet<PartitionId>,
     /// Others of our kind that have claimed what we read; they wait for our handlers to finish.
     pub(super) heirs: BTreeMap<PartitionId, Heir>,
     /// Read by us, but somebody has written the record: the next listing tells who.
@@ -113,6 +115,7 @@ impl Control {
             replaced: BTreeMap::new(),
             fences: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            arrived: BTreeSet::new(),
             heirs: BTreeMap::new(),
             contested: BTreeSet::new(),
             closing: JoinSet::new(),
@@ -306,8 +309,11 @@ impl Control {
                 signal.lose();
             }
         }
+        let arrived = std::mem::take(&mut self.arrived);
         let now = Instant::now();
-        self.held_off.retain(|_, held_off| held_off.until > now);
+        // What displaced us before the owner before told us to begin was that owner.
+        self.held_off
+            .retain(|id, held_off| held_off.until > now && !arrived.contains(id));
         for partition_id in changes.start {
             if self.shutdown.is_cancelled() {
                 return;
@@ -325,7 +331,8 @@ impl Control {
             let signal = StopSignal::new(&self.pumps_stop);
             self.signals.insert(partition_id.clone(), signal.clone());
             let shared = Arc::clone(&self.shared);
-            let pump = Pump::new(shared, partition_id.clone(), signal, fence);
+            let mut pump = Pump::new(shared, partition_id.clone(), signal, fence);
+            pump.is_listed = arrived.contains(&partition_id);
             self.pumps.spawn(partition_id, pump.run());
         }
         self.note_owned();

@@ -140,6 +140,7 @@ impl Control {
             owned,
             replaced,
             doubtful,
+            arrived,
             ..
         } = self;
         self.awaited.retain(|partition_id, (since, waiting)| {
@@ -157,10 +158,15 @@ impl Control {
                 let ours = std::mem::replace(version, record.etag.clone());
                 replaced.insert(partition_id.clone(), ours);
                 if !is_doubtful {
+                    arrived.insert(partition_id.clone());
                     return false;
                 }
             }
-            !waiting.is_over(snapshot, since.elapsed(), suspect_time, store_up_for)
+            let is_over = waiting.is_over(snapshot, since.elapsed(), suspect_time, store_up_for);
+            if is_over {
+                arrived.insert(partition_id.clone());
+            }
+            !is_over
         });
     }
 

@@ -30,7 +30,8 @@ pub(super) async fn linger(
     };
     // Partitions that still wait for *their* former owner are not ours to hand on.
     let mut unmarked = control.owned.clone();
-    unmarked.retain(|id, _| control.pumps.contains_key(id));
+    // Nor those that an heir has claimed already.
+    unmarked.retain(|id, _| control.pumps.contains_key(id) && !control.heirs.contains_key(id));
     let marked = timeout_at(end, mark(control, &leaving, unmarked)).await;
     if marked.is_err() {
         let owned = control.owned.keys().cloned();

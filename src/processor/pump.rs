@@ -91,6 +91,9 @@ pub(super) struct Pump {
     pub(super) restarts: Registration,
     pub(super) cell: Arc<PartitionCell>,
     pub(super) memory: Draw,
+    pub(super) created: Instant,
+    /// Whether a listing has just said that the partition is ours. An heir may have waited for longer than its lease.
+    pub(super) is_listed: bool,
 }
 
 /// A start that is not the checkpoint's.
@@ -128,6 +131,8 @@ impl Pump {
         Self {
             shared,
             memory,
+            created: Instant::now(),
+            is_listed: false,
             partition_id,
             signal,
             fence,

@@ -1,6 +1,7 @@
 //! One term of a partition, from the checkpoint it starts after to the close hook.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,9 @@ impl From<TransportError> for Broken {
         Self::Link(error)
     }
 }
+
+/// What a listing said counts for as long: within this time a pump attaches, unless something holds it up.
+const AWAKE: Duration = Duration::from_secs(2);
 
 /// How a term ended.
 #[derive(Debug)]
@@ -209,6 +213,11 @@ impl<'a> Term<'a> {
         mut parallel: Option<&mut Parallel>,
     ) -> TermEnd {
         let mut backoff = self.pump.backoff();
+        // Without a lease: who slept between its claim and here may have been taken for dead. An heir that attaches as soon
+        // as it is told has only waited.
+        if !self.pump.is_listed || self.pump.created.elapsed() >= AWAKE {
+            self.look_first().await;
+        }
         loop {
             let broken = match self.open(position.clone()).await {
                 Ok(opened) => {

@@ -46,6 +46,10 @@ impl Oracle {
             }
             Some(_) => {}
         }
+        // Asked for by somebody who crashed before the answer.
+        if self.lives.get(&member).is_some_and(|life| life.is_down) {
+            return Ok(());
+        }
         let term = self.current.get(&(member, partition));
         let Some(term) = term.and_then(|term| self.terms.get_mut(term)) else {
             let what = format!("{member} attached to {partition} outside of a term");

@@ -16,6 +16,8 @@ pub(super) struct Repeats {
     acked: BTreeMap<Partition, VecDeque<(Time, i64)>>,
     /// When a checkpoint was moved back or deleted by others.
     fell: BTreeMap<Partition, Time>,
+    /// What the records say.
+    stored: BTreeMap<Partition, i64>,
     /// What had been acknowledged when a member read where to start.
     read: BTreeMap<(Member, Partition), i64>,
     /// The same, of the term that runs.
@@ -32,6 +34,15 @@ pub(super) struct Repeats {
 impl Repeats {
     pub(super) fn apply(&mut self, now: Time, happening: &Happening) -> Result<(), Broken> {
         match happening {
+            Happening::CheckpointApplied { partition, seq, .. } => {
+                self.stored.insert(*partition, *seq);
+            }
+            Happening::CheckpointDeleted { partition } => {
+                self.stored.insert(*partition, -1);
+            }
+            _ => {}
+        }
+        match happening {
             Happening::Up {
                 member,
                 is_ours: true,
@@ -45,8 +56,15 @@ impl Repeats {
                     .get(partition)
                     .is_none_or(|at| now - at >= READ_TIME) =>
             {
+                // Whoever has not noticed the fall says that a checkpoint is as far already.
+                let stored = self.stored.get(partition).copied().unwrap_or(-1);
+                let seq = if self.fell.contains_key(partition) {
+                    *seq.min(&stored)
+                } else {
+                    *seq
+                };
                 let acked = self.acked.entry(*partition).or_default();
-                let best = acked.back().map_or(*seq, |(_, best)| *best.max(seq));
+                let best = acked.back().map_or(seq, |(_, best)| *best.max(&seq));
                 acked.push_back((now, best));
             }
             Happening::CheckpointDeleted { partition } => self.forget(now, *partition, -1),

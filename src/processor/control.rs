@@ -47,6 +47,8 @@ pub(super) struct Control {
     pub(super) fences: BTreeMap<PartitionId, Arc<Fence>>,
     /// Owned since then, but the owner before has not finished yet.
     pub(super) awaited: BTreeMap<PartitionId, (Instant, Waiting)>,
+    /// When what we own was claimed.
+    pub(super) claimed: BTreeMap<PartitionId, Instant>,
     /// No longer awaited since the last listing.
     pub(super) arrived: BTreeSet<PartitionId>,
     /// Others of our kind that have claimed what we read; they wait for our handlers to finish.
@@ -115,6 +117,7 @@ impl Control {
             replaced: BTreeMap::new(),
             fences: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             arrived: BTreeSet::new(),
             heirs: BTreeMap::new(),
             contested: BTreeSet::new(),
@@ -295,6 +298,7 @@ impl Control {
         self.fences
             .retain(|id, _| owned.contains_key(id) || contested.contains(id));
         self.awaited.retain(|id, _| self.owned.contains_key(id));
+        self.claimed.retain(|id, _| self.owned.contains_key(id));
         self.replaced.retain(|id, _| self.owned.contains_key(id));
         let to_read = self
             .owned
@@ -311,9 +315,7 @@ impl Control {
         }
         let arrived = std::mem::take(&mut self.arrived);
         let now = Instant::now();
-        // What displaced us before the owner before told us to begin was that owner.
-        self.held_off
-            .retain(|id, held_off| held_off.until > now && !arrived.contains(id));
+        self.held_off.retain(|_, held_off| held_off.until > now);
         for partition_id in changes.start {
             if self.shutdown.is_cancelled() {
                 return;
@@ -371,9 +373,14 @@ impl Control {
         }
         match end {
             Ok(PumpEnd {
-                displaced: Some(error),
+                displaced: Some(displaced),
                 ..
             }) => {
+                let claimed = self.claimed.get(&partition_id);
+                if claimed.is_some_and(|claimed| displaced.at < *claimed) {
+                    // By an owner from whom we have taken the partition since.
+                    return;
+                }
                 self.shared.board.balancing.lost();
                 let holding = self.owned.get(&partition_id).map(|_| Holding::HeldOff);
                 self.shared.board.note(partition_id.clone(), holding);
@@ -381,7 +388,7 @@ impl Control {
                 let held_off = HeldOff {
                     until,
                     is_given_back: false,
-                    error: Some(error),
+                    error: Some(displaced.error),
                 };
                 self.held_off.insert(partition_id, held_off);
             }

@@ -401,6 +401,7 @@ impl Control {
         if self.owned.insert(partition_id.clone(), etag).is_none() {
             // Whoever displaced us before read what was not ours any more.
             self.held_off.remove(&partition_id);
+            self.claimed.insert(partition_id.clone(), Instant::now());
             self.shared.board.balancing.claimed(is_steal);
             tracing::info!(
                 target: telemetry::LOAD_BALANCER,

@@ -104,13 +104,21 @@ pub(super) struct Detour {
     pub(super) is_reset: bool,
 }
 
+/// How another receiver took the partition.
+#[derive(Debug)]
+pub(super) struct Displaced {
+    pub(super) error: TransportError,
+    /// When that was noticed.
+    pub(super) at: Instant,
+}
+
 /// What a pump leaves behind.
 #[derive(Debug)]
 pub(super) struct PumpEnd {
     /// Still open after a shutdown, so that nobody reads the partition before it is relinquished.
     pub(super) receiver: Option<Box<dyn PartitionReceiver>>,
     /// Set if another receiver took the partition before anybody told the pump that it was lost.
-    pub(super) displaced: Option<TransportError>,
+    pub(super) displaced: Option<Displaced>,
     /// Whether the partition is to be given back because nothing comes.
     pub(super) has_stalled: bool,
 }
@@ -169,7 +177,9 @@ impl Pump {
             }
             let stopped = match end {
                 TermEnd::Closed(reason) => break (reason, None),
-                TermEnd::Displaced(error) => break (CloseReason::OwnershipLost, Some(error)),
+                TermEnd::Displaced(displaced) => {
+                    break (CloseReason::OwnershipLost, Some(displaced));
+                }
                 TermEnd::Stalled => {
                     has_stalled = true;
                     break (CloseReason::Stalled, None);

@@ -13,7 +13,7 @@ use super::handler::{CloseReason, ErasedHandler};
 use super::options::ProcessorOptions;
 use super::parallel::Parallel;
 use super::progress::Place;
-use super::pump::{HEALTHY_AFTER, Pump, close};
+use super::pump::{Displaced, HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
 use super::sequence::Sequence;
 use super::status::{Stage, watched};
@@ -51,7 +51,7 @@ const AWAKE: Duration = Duration::from_secs(2);
 pub(super) enum TermEnd {
     Closed(CloseReason),
     /// Another receiver took the partition.
-    Displaced(TransportError),
+    Displaced(Displaced),
     /// Nothing comes, whatever is tried: the partition is to be given back.
     Stalled,
     /// The application failed: the partition starts again from its checkpoint.
@@ -261,7 +261,8 @@ impl<'a> Term<'a> {
             if error.is_ownership_lost() {
                 // The other side attached on purpose, and this side never answers in kind: whose the partition is,
                 // the ownership records tell.
-                return TermEnd::Displaced(error);
+                let at = Instant::now();
+                return TermEnd::Displaced(Displaced { error, at });
             }
             if error.kind() == TransportErrorKind::InvalidPosition {
                 return self.nowhere(InvalidPositionError::Refused(error)).await;

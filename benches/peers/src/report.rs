@@ -130,7 +130,9 @@ mod tests {
             partitions: 4,
         };
         let ours = &crate::clients::CLIENTS[0];
-        let theirs = &crate::clients::CLIENTS[3];
+        let clients = crate::clients::CLIENTS.iter();
+        let mut theirs = clients.filter(|client| client.name == "azure-0.16");
+        let theirs = theirs.next().unwrap();
         let results = Results {
             load: Load {
                 partitions: 4,

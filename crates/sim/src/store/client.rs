@@ -137,6 +137,15 @@ impl StoreClient {
         let view = self.view();
         // Of its own records a processor knows better than an old listing.
         let current = view.listing.as_ref().filter(|listing| listing.is_current);
+        // A write that names an older version than was listed takes nothing from anybody.
+        let current = current.filter(|listing| match condition {
+            WriteCondition::Matches(etag) => {
+                let mut records = listing.records.iter();
+                let record = records.find(|(id, _)| *id == partition);
+                record.is_none_or(|(_, blob)| tag(blob.version) == *etag)
+            }
+            _ => true,
+        });
         if let Some(why) = current.and_then(|listing| {
             view_check::claim(
                 &self.world,

@@ -20,6 +20,8 @@ pub(super) struct Takeover {
     busy: BTreeSet<(Partition, Member)>,
     /// Partitions that their owner has begun to read: it waited long enough and need not be told.
     begun: BTreeSet<Partition>,
+    /// Who has a link to what: an owner that gets a partition back may never have let go of it.
+    readers: BTreeSet<(Partition, Member)>,
     at_work: BTreeSet<Member>,
     ours: BTreeSet<Member>,
     is_fair: bool,
@@ -47,6 +49,7 @@ impl Takeover {
             owners: BTreeMap::new(),
             busy: BTreeSet::new(),
             begun: BTreeSet::new(),
+            readers: BTreeSet::new(),
             at_work: BTreeSet::new(),
             ours: BTreeSet::new(),
             is_fair: true,
@@ -64,6 +67,7 @@ impl Takeover {
             Happening::Attached {
                 member, partition, ..
             } => {
+                self.readers.insert((*partition, *member));
                 if self.owners.get(partition) == Some(member) {
                     self.begun.insert(*partition);
                 }
@@ -82,6 +86,9 @@ impl Takeover {
                     Some(to) => self.owners.insert(*partition, *to),
                     None => self.owners.remove(partition),
                 };
+                if to.is_some_and(|to| self.readers.contains(&(*partition, to))) {
+                    self.begun.insert(*partition);
+                }
             }
             Happening::HandlerStarted {
                 member, partition, ..
@@ -98,7 +105,10 @@ impl Takeover {
             {
                 self.told.insert(*partition, now);
             }
-            Happening::Detached { partition, .. } => {
+            Happening::Detached {
+                member, partition, ..
+            } => {
+                self.readers.remove(&(*partition, *member));
                 let link = self.links.entry(*partition).or_insert((0, now));
                 *link = (link.0.saturating_sub(1), now);
             }

@@ -228,15 +228,12 @@ impl Term<'_> {
                 biased;
                 settled = &mut settling => return (settled, broken),
                 () = tokio::time::sleep(HEAR_EVERY), if broken.is_none() => {
-                    match self.hear_waiting(receiver, inbox) {
-                        Ok(()) => {}
-                        Err(error) => {
-                            self.pump.fence.link_is_down();
-                            if error.is_ownership_lost() {
-                                caller.ending.cancel();
-                            }
-                            broken = Some(error);
+                    if let Err(error) = self.hear_waiting(receiver, inbox) {
+                        self.pump.fence.link_is_down();
+                        if error.is_ownership_lost() {
+                            caller.ending.cancel();
                         }
+                        broken = Some(error);
                     }
                 }
             }

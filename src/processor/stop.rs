@@ -52,15 +52,13 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
             });
         }
     }
-    let has_kin = control.lingers.load(Ordering::Relaxed);
     let goes_on = control.shared.options.keep_ownership_on_stop;
     let kept: BTreeSet<_> = control.owned.keys().cloned().collect();
     // Owned without a pump: held off or just claimed. Nobody reads it, so others are not to wait for the rest.
-    let (read, idle) = std::mem::take(&mut control.owned)
+    let (read, idle): (_, BTreeMap<_, _>) = std::mem::take(&mut control.owned)
         .into_iter()
         .partition(|(id, _)| control.pumps.contains_key(id));
     control.owned = read;
-    let idle: BTreeMap<_, _> = idle;
     for (partition_id, etag) in idle {
         let shared = Arc::clone(&control.shared);
         closing.spawn(give_back(
@@ -142,8 +140,7 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
         if control.shared.options.keep_ownership_on_stop {
             // Whoever claimed one since we looked waits for us.
             tell_all(&control.shared, &kept).await;
-        } else if !control.doubtful.is_empty() || has_kin {
-            // Another of our kind that stops may have withdrawn its claim to what we had lost to it.
+        } else if !control.doubtful.is_empty() {
             give_back_listed(&control.shared, &pending, &control.doubtful).await;
         }
     };

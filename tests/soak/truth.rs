@@ -77,13 +77,10 @@ impl Truth {
         self.partition(partition).failed += 1;
     }
 
-    pub(crate) fn told(&self, partition: Option<u32>) {
-        let all = 0..PARTITIONS;
-        for partition in all.filter(|id| partition.is_none_or(|partition| partition == *id)) {
-            let mut state = self.partition(partition);
-            state.errors += 1;
-            state.last_word = Instant::now();
-        }
+    pub(crate) fn told(&self, partition: u32) {
+        let mut state = self.partition(partition);
+        state.errors += 1;
+        state.last_word = Instant::now();
     }
 
     pub(crate) fn processed(&self, partition: u32, sequence_number: i64, body: &str) {

@@ -116,6 +116,7 @@ async fn swarm(seed: u64) -> usize {
     let mut partitions = builder(&hub, &store, "me")
         .with_checkpoint_policy(policy)
         .with_retry_delay(Duration::from_millis(20), Duration::from_secs(1))
+        .with_seed(seed)
         .build_pull()
         .unwrap()
         .spawn();

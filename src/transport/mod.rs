@@ -13,13 +13,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::TransportError;
+use crate::error::{TransportError, TransportErrorKind};
 use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
 
 pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport};
 pub(crate) use amqp::{OutgoingEvent, SendError};
+
+/// What an AMQP error condition of the service means, such as `amqp:link:stolen`: for implementations of [`Transport`]
+/// over another AMQP client. One that nobody has heard of is taken for a detached link, hence for transient.
+///
+/// The text decides where the condition does not: the service has one for all wrong arguments.
+#[must_use]
+pub fn kind_of_condition(condition: &str, description: &str) -> TransportErrorKind {
+    amqp::classify(condition, description)
+}
+
+/// What a status of the nodes `$cbs` and `$management` means: for implementations of [`Transport`] over another AMQP
+/// client. The error condition goes first, if there is one that says something.
+#[must_use]
+pub fn kind_of_status(code: i64, condition: Option<&str>, description: &str) -> TransportErrorKind {
+    amqp::classify_status(code, condition, description)
+}
 
 /// How a receiver of one partition is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub(super) enum Scope {
 
 /// The kind of failure that an AMQP error condition stands for. A condition nobody has heard of counts as
 /// transient, as in JS and Go.
-pub(super) fn classify(condition: &str, description: &str) -> Kind {
+pub(in crate::transport) fn classify(condition: &str, description: &str) -> Kind {
     match condition {
         "amqp:link:stolen" => Kind::OwnershipLost,
         "amqp:not-found" | "amqp:resource-deleted" => Kind::NotFound,
@@ -78,7 +78,11 @@ pub(super) fn scope(condition: &str) -> Scope {
 
 /// The kind of failure that a status of `$cbs` or `$management` stands for. The condition says more than the
 /// code, unless it is one that says nothing.
-pub(super) fn classify_status(code: i64, condition: Option<&str>, description: &str) -> Kind {
+pub(in crate::transport) fn classify_status(
+    code: i64,
+    condition: Option<&str>,
+    description: &str,
+) -> Kind {
     match condition.map(|condition| classify(condition, description)) {
         None | Some(Kind::LinkDetached) => {}
         Some(kind) => return kind,

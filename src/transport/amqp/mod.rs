@@ -44,6 +44,7 @@ use management::{Entity, Reply};
 use receiver::{AmqpReceiver, Context};
 use slot::{Lease, Slot, Tries};
 
+pub(super) use errors::{classify, classify_status};
 pub use options::AmqpOptions;
 pub use sender::AmqpSender;
 pub(crate) use sender::{OutgoingEvent, SendError};

@@ -2,10 +2,10 @@
 # Everything that a change has to pass, in one command:
 #
 #   scripts/check.sh          all of it
-#   scripts/check.sh --fast   without what takes long: interop, simulator, deny, publish, fresh lockfile
+#   scripts/check.sh --fast   without what takes long: interop, adapters, simulator, deny, publish, fresh lockfile
 #
-# Needs the Rust toolchain, node with npm, and python3 with venv. What else it uses (Azurite, the SDKs of others,
-# cargo-deny) it installs below target; the second run finds it there.
+# Needs the Rust toolchain, node with npm, python3 with venv, and the headers of OpenSSL (for azeventhubs). What else it
+# uses (Azurite, the SDKs of others, cargo-deny) it installs below target; the second run finds it there.
 #
 # EHP_INTEROP_WRITE=1 lets the interop tests write docs/interop.md instead of comparing with it.
 
@@ -127,6 +127,15 @@ interop() {
         run_tests --test interop
 }
 
+# In their own folder, with their own lockfile: what its `.cargo/config.toml` says counts there only.
+adapters() (
+    export CARGO_TARGET_DIR="$PWD/target/adapters"
+    cd adapters/azeventhubs &&
+        cargo fmt -- --check &&
+        cargo clippy --locked --all-targets -- -D warnings &&
+        cargo test --locked 2>&1 | tee -a "$LOGS/tests.log"
+)
+
 # Random bytes, disfigured traffic and faults against the emulator while the Python SDK works through it. Ten minutes of
 # it say something about memory: EHP_TORTURE_SECONDS=600.
 torture() {
@@ -174,10 +183,13 @@ step "quickstart" timeout 120 cargo run --quiet --example quickstart
 if ! "$fast"; then
     step "Rust clients" build_rust_clients
     step "interop" interop
+    step "adapters" adapters
     step "simulator" simulate
     step "torture" torture
     step "cargo-deny" install_cargo_deny
     step "cargo deny" cargo deny --log-level error check bans licenses sources
+    step "cargo deny, adapters" cargo deny --manifest-path adapters/azeventhubs/Cargo.toml \
+        --log-level error check bans licenses sources
     step "cargo publish" publish
     step "fresh lockfile" fresh_lockfile
 fi

@@ -10,6 +10,11 @@
 //! `LOAD_BALANCING_INTERVAL_MS`, `OWNERSHIP_EXPIRATION_MS`, `OWNER_ID`. SIGINT and SIGTERM stop it gracefully. Logs go to
 //! stderr, as `RUST_LOG` says.
 //!
+//! The way there: `TRANSPORT_TYPE` is `tcp` or `websockets`, `CUSTOM_ENDPOINT_ADDRESS` is dialled in place of the namespace,
+//! `PROXY` is an HTTP proxy such as `http://user:password@proxy:3128`, or `none` (unset, `HTTPS_PROXY` and the like count).
+//! `CA_CERTIFICATES` is a file of authorities to trust besides the platform's, `CLIENT_CERTIFICATE` and `CLIENT_KEY` are
+//! files of a certificate to show; all PEM.
+//!
 //! Checkpoints: `CHECKPOINT_POLICY` is `manual` (the handler checkpoints every `CHECKPOINT_EVERY` events, 1 unless set),
 //! `automatic`, `batch`, a number of events such as `100`, or a time such as `500ms`.
 
@@ -23,10 +28,11 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use eventhubs_processor::checkpoint::BlobCheckpointStoreOptions;
 use eventhubs_processor::{
-    AmqpTransport, BlobCheckpointStore, BoxError, CheckpointPolicy, CloseReason, EventHandler,
-    EventPosition, EventProcessor, HandlerResult, PartitionContext, PartitionId, ProcessingError,
-    ReceivedEvent,
+    AmqpOptions, AmqpTransport, BlobCheckpointStore, BoxError, CheckpointPolicy, CloseReason,
+    EventHandler, EventPosition, EventProcessor, HandlerResult, HttpProxy, PartitionContext,
+    PartitionId, ProcessingError, Proxy, ReceivedEvent, TlsOptions, TransportType,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -47,14 +53,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), BoxError> {
-    let hub = AmqpTransport::from_connection_string(
+    let (amqp, blobs) = way()?;
+    let hub = AmqpTransport::from_connection_string_with_options(
         &required("EVENTHUBS_CONNECTION_STRING")?,
         optional::<String>("EVENTHUB_NAME")?.as_deref(),
+        amqp,
     )
     .map_err(|error| format!("EVENTHUBS_CONNECTION_STRING, EVENTHUB_NAME: {error}"))?;
-    let store = BlobCheckpointStore::from_connection_string(
+    let store = BlobCheckpointStore::from_connection_string_with_options(
         &required("STORAGE_CONNECTION_STRING")?,
         &required("CHECKPOINT_CONTAINER")?,
+        blobs,
     )
     .map_err(|error| format!("STORAGE_CONNECTION_STRING, CHECKPOINT_CONTAINER: {error}"))?;
     let group = optional("EVENTHUBS_CONSUMER_GROUP")?.unwrap_or_else(|| "$Default".to_owned());
@@ -100,6 +109,53 @@ async fn run() -> Result<(), BoxError> {
         .run(stop)
         .await?;
     Ok(())
+}
+
+/// How both services are reached.
+fn way() -> Result<(AmqpOptions, BlobCheckpointStoreOptions), BoxError> {
+    let proxy = match optional::<String>("PROXY")?.as_deref() {
+        None => Proxy::FromEnvironment,
+        Some("none") => Proxy::Direct,
+        Some(address) => HttpProxy::new(address)
+            .map_err(|error| format!("PROXY: {error}"))?
+            .into(),
+    };
+    let mut tls = TlsOptions::default();
+    if let Some(path) = optional::<String>("CA_CERTIFICATES")? {
+        tls = tls
+            .with_ca_certificates(file("CA_CERTIFICATES", &path)?)
+            .map_err(|error| format!("CA_CERTIFICATES: {error}"))?;
+    }
+    if let Some(path) = optional::<String>("CLIENT_CERTIFICATE")? {
+        let certificate = file("CLIENT_CERTIFICATE", &path)?;
+        let key = file("CLIENT_KEY", &required("CLIENT_KEY")?)?;
+        tls = tls
+            .with_client_certificate(certificate, key)
+            .map_err(|error| format!("CLIENT_CERTIFICATE, CLIENT_KEY: {error}"))?;
+    }
+    let mut amqp = AmqpOptions::default()
+        .with_proxy(proxy.clone())
+        .with_tls(tls.clone());
+    match optional::<String>("TRANSPORT_TYPE")?.as_deref() {
+        None | Some("tcp") => {}
+        Some("websockets") => {
+            amqp = amqp.with_transport_type(TransportType::AmqpWebSockets);
+        }
+        Some(other) => {
+            return Err(format!("TRANSPORT_TYPE is `{other}`, not tcp or websockets").into());
+        }
+    }
+    if let Some(address) = optional::<String>("CUSTOM_ENDPOINT_ADDRESS")? {
+        amqp = amqp.with_custom_endpoint_address(address);
+    }
+    let blobs = BlobCheckpointStoreOptions::default()
+        .with_proxy(proxy)
+        .with_tls(tls);
+    Ok((amqp, blobs))
+}
+
+fn file(name: &str, path: &str) -> Result<String, BoxError> {
+    std::fs::read_to_string(path).map_err(|error| format!("{name}, {path}: {error}").into())
 }
 
 fn checkpoint_policy(text: &str) -> Result<CheckpointPolicy, BoxError> {

@@ -4,8 +4,9 @@
 #   scripts/check.sh          all of it
 #   scripts/check.sh --fast   without what takes long: interop, adapters, simulator, deny, publish, fresh lockfile
 #
-# Needs the Rust toolchain, node with npm, python3 with venv, and the headers of OpenSSL (for azeventhubs). What else it
-# uses (Azurite, the SDKs of others, cargo-deny) it installs below target; the second run finds it there.
+# Needs the Rust toolchain, node with npm, python3 with venv, the headers of OpenSSL (for azeventhubs), and tinyproxy,
+# which it installs where it may (root with apt-get). What else it uses (Azurite, the SDKs of others, cargo-deny) it
+# installs below target; the second run finds it there.
 #
 # EHP_INTEROP_WRITE=1 lets the interop tests write docs/interop.md instead of comparing with it.
 
@@ -85,6 +86,7 @@ install_cargo_deny() {
 
 install_tools() {
     install_azurite || return
+    install_tinyproxy || return
     "$fast" || { install_python_sdk && install_js_sdk; }
 }
 

@@ -1,4 +1,4 @@
-# The SDKs of others, for scripts to source; from the repository's root. Each is installed below target once and found
+# The programs of others, for scripts to source; from the repository's root. Each is installed below target once and found
 # there from then on.
 
 readonly TOOLS="$PWD/target/tools"
@@ -23,4 +23,16 @@ install_js_sdk() {
     cp tests/interop/js/package.json "$wanted" "$TOOLS/js" &&
         npm ci --prefix "$TOOLS/js" --no-audit --no-fund --loglevel=error &&
         cp "$wanted" "$installed"
+}
+
+# A real HTTP proxy. From Debian's package of the bare program, which starts no service.
+install_tinyproxy() {
+    command -v tinyproxy >/dev/null && return
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        apt-get -qq install -y --no-install-recommends tinyproxy-bin >/dev/null 2>&1 && return
+        apt-get -qq update && apt-get -qq install -y --no-install-recommends tinyproxy-bin >/dev/null && return
+    fi
+    echo "tinyproxy is not installed" >&2
+    # Elsewhere the tests that need it say that they are skipped.
+    [ -z "${CI:-}" ]
 }

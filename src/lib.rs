@@ -13,6 +13,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod model;
+pub mod network;
 #[doc = include_str!("observability.md")]
 pub mod observability {}
 mod processor;
@@ -25,14 +26,16 @@ pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointSto
 pub use client::{EventHubConsumerClient, Receive, ReceiveError};
 pub use dead_letter::{BlobDeadLetters, DeadLetter, DeadLetterSink, EventHubDeadLetters};
 pub use error::{
-    BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
-    ProcessorError, StallReason, StallRemedy, StoreError, TransportError,
+    BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError,
+    NetworkOptionError, ProcessingError, ProcessorError, StallReason, StallRemedy, StoreError,
+    TransportError,
 };
 pub use model::{
     AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
     LastEnqueuedEventProperties, MessageProperties, Offset, OwnerId, Ownership, PartitionId,
     PartitionProperties, ReceivedEvent, UndecodableEvent, UndecodableReason, Value,
 };
+pub use network::{HttpProxy, Proxy, TlsOptions};
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
     EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition, LastError,
@@ -41,4 +44,4 @@ pub use processor::{
     ProcessorStatus, PullProcessor, StatusWatch, StopReport, Stopper, StorageOperations,
     UnprovenOwnership, handler_fn, handler_fn_with,
 };
-pub use transport::{AmqpTransport, Transport};
+pub use transport::{AmqpOptions, AmqpTransport, Transport, TransportType};

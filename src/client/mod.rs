@@ -15,7 +15,7 @@ use crate::checkpoint::CheckpointStore;
 use crate::error::{BuildError, TransportError};
 use crate::model::{EventHubProperties, PartitionId, PartitionProperties, ReceivedEvent};
 use crate::processor::{EventProcessorBuilder, HandlerResult, PartitionContext};
-use crate::transport::{AmqpTransport, Transport};
+use crate::transport::{AmqpOptions, AmqpTransport, Transport};
 
 /// Receives from an event hub, sharing its partitions with every other consumer of the group.
 ///
@@ -65,7 +65,49 @@ impl EventHubConsumerClient {
         event_hub_name: impl Into<Option<&'a str>>,
         checkpoint_store: impl CheckpointStore,
     ) -> Result<Self, BuildError> {
-        let transport = AmqpTransport::from_connection_string(connection_string, event_hub_name)?;
+        Self::from_connection_string_with_options(
+            connection_string,
+            consumer_group,
+            event_hub_name,
+            checkpoint_store,
+            AmqpOptions::default(),
+        )
+    }
+
+    /// The same with options: a transport type, a proxy, a custom endpoint, whom to trust, timeouts.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use eventhubs_processor::{
+    /// #     AmqpOptions, BlobCheckpointStore, EventHubConsumerClient, HttpProxy, TransportType,
+    /// # };
+    /// # fn example(hub: &str, store: BlobCheckpointStore) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let options = AmqpOptions::default()
+    ///     .with_transport_type(TransportType::AmqpWebSockets)
+    ///     .with_proxy(HttpProxy::new("http://proxy.contoso.com:3128")?);
+    /// let client = EventHubConsumerClient::from_connection_string_with_options(
+    ///     hub, "$Default", "telemetry", store, options,
+    /// )?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_connection_string`](Self::from_connection_string).
+    pub fn from_connection_string_with_options<'a>(
+        connection_string: &str,
+        consumer_group: impl Into<String>,
+        event_hub_name: impl Into<Option<&'a str>>,
+        checkpoint_store: impl CheckpointStore,
+        options: AmqpOptions,
+    ) -> Result<Self, BuildError> {
+        let transport = AmqpTransport::from_connection_string_with_options(
+            connection_string,
+            event_hub_name,
+            options,
+        )?;
         Ok(Self::new(transport, consumer_group, checkpoint_store))
     }
 

@@ -1,12 +1,14 @@
 //! Error types shared by the layers. Each answers what a caller asks: is it transient, what did it concern.
 
 mod connection_string;
+mod network;
 mod processor;
 mod stall;
 mod store;
 mod transport;
 
 pub use connection_string::ConnectionStringError;
+pub use network::NetworkOptionError;
 pub use processor::{
     BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
     ProcessorError,

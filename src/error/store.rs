@@ -11,12 +11,16 @@ use super::BoxError;
 pub enum StoreErrorKind {
     /// The store is throttling.
     Busy,
+    /// The store's certificate is not accepted, or the store does not accept ours. The text says which and why.
+    Certificate,
     /// The container (or table, bucket, …) that holds the records does not exist.
     ContainerNotFound,
     /// A value handed to the store cannot be stored in a way that every SDK can read.
     InvalidValue,
     /// A stored record cannot be understood. Concerns one partition only.
     MalformedRecord,
+    /// The proxy on the way to the store wants (other) credentials.
+    Proxy,
     /// The store refuses the request and will refuse it again.
     Rejected,
     /// The records of the consumer group are kept under two spellings of its names, by processors that do not see
@@ -84,9 +88,11 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self.kind {
             StoreErrorKind::Busy | StoreErrorKind::Timeout | StoreErrorKind::Unavailable => true,
-            StoreErrorKind::ContainerNotFound
+            StoreErrorKind::Certificate
+            | StoreErrorKind::ContainerNotFound
             | StoreErrorKind::InvalidValue
             | StoreErrorKind::MalformedRecord
+            | StoreErrorKind::Proxy
             | StoreErrorKind::Rejected
             | StoreErrorKind::SplitGroup
             | StoreErrorKind::Unauthorized => false,
@@ -98,9 +104,11 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             StoreErrorKind::Busy => "the checkpoint store is throttling",
+            StoreErrorKind::Certificate => "there is no trust between client and checkpoint store",
             StoreErrorKind::ContainerNotFound => "the checkpoint container does not exist",
             StoreErrorKind::InvalidValue => "the value cannot be stored",
             StoreErrorKind::MalformedRecord => "the stored record cannot be understood",
+            StoreErrorKind::Proxy => "the proxy lets nothing through",
             StoreErrorKind::Rejected => "the checkpoint store refused the request",
             StoreErrorKind::SplitGroup => "the consumer group is kept under two spellings",
             StoreErrorKind::Unauthorized => "the checkpoint store refused the credentials",

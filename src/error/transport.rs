@@ -9,6 +9,9 @@ use crate::model::UndecodableEvent;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TransportErrorKind {
+    /// The server's certificate is not accepted: its authority is not trusted, it is for another name, or it has expired.
+    /// Or the server does not accept ours. The text says which.
+    Certificate,
     /// The client was closed by its user.
     Closed,
     /// The connection could not be made or was lost.
@@ -24,6 +27,8 @@ pub enum TransportErrorKind {
     NotFound,
     /// Another receiver with the same or a higher owner level took the partition.
     OwnershipLost,
+    /// The proxy lets nobody through: it wants (other) credentials, or does not allow this destination.
+    Proxy,
     /// A quota of the service is used up, such as the receivers per partition.
     QuotaExceeded,
     /// The service refuses the request and will refuse it again.
@@ -123,11 +128,13 @@ impl TransportError {
             | TransportErrorKind::QuotaExceeded
             | TransportErrorKind::ServerBusy
             | TransportErrorKind::Timeout => true,
-            TransportErrorKind::Closed
+            TransportErrorKind::Certificate
+            | TransportErrorKind::Closed
             | TransportErrorKind::Disabled
             | TransportErrorKind::InvalidPosition
             | TransportErrorKind::NotFound
             | TransportErrorKind::OwnershipLost
+            | TransportErrorKind::Proxy
             | TransportErrorKind::Rejected
             | TransportErrorKind::Unauthorized
             | TransportErrorKind::UndecodableMessage => false,
@@ -138,6 +145,7 @@ impl TransportError {
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
+            TransportErrorKind::Certificate => "there is no trust between client and server",
             TransportErrorKind::Closed => "the client is closed",
             TransportErrorKind::ConnectionLost => "the connection to event hubs failed",
             TransportErrorKind::Disabled => "the event hub is disabled",
@@ -145,6 +153,7 @@ impl fmt::Display for TransportError {
             TransportErrorKind::InvalidPosition => "the start position is invalid",
             TransportErrorKind::NotFound => "the entity does not exist",
             TransportErrorKind::OwnershipLost => "another receiver took the partition",
+            TransportErrorKind::Proxy => "the proxy lets nothing through",
             TransportErrorKind::QuotaExceeded => "a quota is used up",
             TransportErrorKind::Rejected => "the service refused the request",
             TransportErrorKind::ServerBusy => "the service is throttling",

@@ -437,8 +437,10 @@ pub(super) async fn until<T>(
 fn is_fatal_transport(kind: TransportErrorKind) -> bool {
     matches!(
         kind,
-        TransportErrorKind::Closed
+        TransportErrorKind::Certificate
+            | TransportErrorKind::Closed
             | TransportErrorKind::NotFound
+            | TransportErrorKind::Proxy
             | TransportErrorKind::Rejected
             | TransportErrorKind::Unauthorized
     )
@@ -447,8 +449,10 @@ fn is_fatal_transport(kind: TransportErrorKind) -> bool {
 fn is_fatal_store(kind: StoreErrorKind) -> bool {
     matches!(
         kind,
-        StoreErrorKind::ContainerNotFound
+        StoreErrorKind::Certificate
+            | StoreErrorKind::ContainerNotFound
             | StoreErrorKind::InvalidValue
+            | StoreErrorKind::Proxy
             | StoreErrorKind::Rejected
             | StoreErrorKind::SplitGroup
             | StoreErrorKind::Unauthorized

@@ -18,7 +18,7 @@ use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
 
-pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport};
+pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport, TransportType};
 pub(crate) use amqp::{OutgoingEvent, SendError};
 
 /// What an AMQP error condition of the service means, such as `amqp:link:stolen`: for implementations of [`Transport`]

@@ -11,7 +11,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bench", &["balance", "checkpoint"]),
     (
         "checkpoint",
-        &["credential", "error", "model", "retry", "telemetry"],
+        &[
+            "credential",
+            "error",
+            "model",
+            "network",
+            "retry",
+            "telemetry",
+        ],
     ),
     (
         "client",
@@ -40,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &["model"]),
     ("fuzz", &["checkpoint", "credential", "transport"]),
     ("model", &[]),
+    ("network", &["credential", "error"]),
     (
         "processor",
         &[
@@ -57,7 +65,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     (
         "transport",
-        &["credential", "error", "model", "retry", "telemetry"],
+        &[
+            "credential",
+            "error",
+            "model",
+            "network",
+            "retry",
+            "telemetry",
+        ],
     ),
 ];
 
@@ -66,12 +81,17 @@ const CONFINED: &[(&str, &str)] = &[
     ("fe2o3_amqp", "transport/amqp"),
     ("serde_amqp", "transport/amqp"),
     ("tokio_rustls", "transport/amqp"),
+    ("tungstenite", "transport/amqp"),
+    ("httparse", "transport/amqp"),
+    ("hyper_util", "network"),
+    ("rustls_platform_verifier", "network"),
     ("azure_core", "checkpoint/blob/supported"),
     ("azure_storage_blob", "checkpoint/blob/supported"),
     ("azure_core_legacy", "checkpoint/blob/legacy"),
     ("azure_storage", "checkpoint/blob/legacy"),
     ("azure_storage_blobs", "checkpoint/blob/legacy"),
-    ("reqwest", "checkpoint/blob/legacy"),
+    ("reqwest", "checkpoint/blob/supported"),
+    ("reqwest_legacy", "checkpoint/blob/legacy"),
     ("metrics", "processor"),
 ];
 

@@ -5,6 +5,7 @@
 mod architecture;
 mod blocking;
 mod checkpoint_store;
+mod connect;
 mod dead_letters;
 mod input;
 mod network;

@@ -123,6 +123,7 @@ impl Failure {
 fn classify(status: u16, code: &str) -> (Class, StoreErrorKind) {
     match (status, code) {
         (401 | 403, _) => (Class::Refused, StoreErrorKind::Unauthorized),
+        (407, _) => (Class::Refused, StoreErrorKind::Proxy),
         (404, "BlobNotFound") => (Class::BlobNotFound, StoreErrorKind::Rejected),
         (404, "ContainerNotFound") => (Class::Refused, StoreErrorKind::ContainerNotFound),
         (409, "BlobAlreadyExists" | "") => (Class::Exists, StoreErrorKind::Rejected),

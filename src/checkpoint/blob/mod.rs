@@ -15,6 +15,7 @@ mod names;
 mod options;
 mod records;
 mod requests;
+mod route;
 mod shared_key;
 mod spellings;
 mod supported;

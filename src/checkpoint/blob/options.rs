@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::LegacyCheckpoints;
 use crate::credential::ConnectionStringError;
+use crate::network::{Proxy, TlsOptions};
 
 /// How names of namespace, event hub and consumer group become part of blob names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,6 +77,10 @@ pub struct BlobCheckpointStoreOptions {
     /// Whether a request that failed in a transient way is sent once more. Default `true`. The load balancer
     /// comes round again anyway, so more than one retry only delays it.
     pub retry_once: bool,
+    /// The HTTP proxy to go through. Default: [`Proxy::FromEnvironment`].
+    pub proxy: Proxy,
+    /// Whom to trust. Default: whom the platform trusts.
+    pub tls: TlsOptions,
 }
 
 impl Default for BlobCheckpointStoreOptions {
@@ -89,6 +94,8 @@ impl Default for BlobCheckpointStoreOptions {
             try_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(15),
             retry_once: true,
+            proxy: Proxy::FromEnvironment,
+            tls: TlsOptions::default(),
         }
     }
 }
@@ -147,6 +154,20 @@ impl BlobCheckpointStoreOptions {
     #[must_use]
     pub fn with_retry_once(mut self, retry_once: bool) -> Self {
         self.retry_once = retry_once;
+        self
+    }
+
+    /// Sets [`proxy`](Self::proxy): an [`HttpProxy`](crate::network::HttpProxy), or [`Proxy::Direct`].
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: impl Into<Proxy>) -> Self {
+        self.proxy = proxy.into();
+        self
+    }
+
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsOptions) -> Self {
+        self.tls = tls;
         self
     }
 

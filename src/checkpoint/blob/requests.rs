@@ -1,6 +1,6 @@
 //! The requests that the store makes of a container, whichever client library sends them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +9,9 @@ use super::failure::Failure;
 use super::metadata::Metadata;
 use crate::checkpoint::Written;
 use crate::model::ETag;
+
+/// Part of a request's time that may go into connecting.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Most bytes of one answer. A page of 5000 records has about 4.5 MB.
 pub(super) const MAX_ANSWER: usize = 8 * 1024 * 1024;

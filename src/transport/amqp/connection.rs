@@ -1,7 +1,7 @@
 //! One AMQP connection: dialling, opening, handing out sessions, closing.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fe2o3_amqp::connection::ConnectionHandle;
@@ -10,7 +10,6 @@ use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp::{Connection as Fe2o3Connection, Session};
 use fe2o3_amqp_types::definitions::Fields;
 use fe2o3_amqp_types::primitives::{Symbol, Value};
-use rustls::ClientConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,13 +21,14 @@ use crate::error::{TransportError, TransportErrorKind};
 
 use super::cbs::Cbs;
 use super::deadline::Deadline;
+use super::dial::{self, Path};
 use super::endpoint::Endpoint;
 use super::errors::Scope;
 use super::events::Links;
 use super::failure::{self, Failure};
 use super::guard::FrameGuard;
 use super::rpc::RpcLink;
-use super::stream::{self, Guarded};
+use super::stream::Guarded;
 use super::{AmqpOptions, TARGET};
 
 /// Highest channel number we ask for: a session per receiver and two more, so hubs of 1024 partitions fit several
@@ -152,19 +152,14 @@ impl Connection {
     pub(super) async fn open(
         endpoint: &Endpoint,
         options: &AmqpOptions,
-        tls: Option<Arc<ClientConfig>>,
+        path: &Path<'_>,
         credential: &EventHubsCredential,
         deadline: &Deadline,
     ) -> Result<Self, TransportError> {
-        let doing = format!("connecting to {}:{}", endpoint.host, endpoint.port);
+        let doing = format!("connecting to {path}");
         let deadline = deadline.or_earlier(Instant::now() + options.connect_timeout);
-        let stream = deadline
-            .wait(&doing, stream::connect(endpoint, tls))
-            .await?
-            .map_err(|error| {
-                TransportError::new(TransportErrorKind::ConnectionLost, doing.as_str())
-                    .with_source(error)
-            })?;
+        let dialling = Box::pin(dial::connect(path, &doing));
+        let stream = deadline.wait(&doing, dialling).await??;
         let vitals = Vitals::default();
         let links = Links::default();
         let guarded = Guarded::new(
@@ -197,7 +192,7 @@ impl Connection {
         let handle = deadline
             .wait(&doing, Box::pin(open))
             .await?
-            .map_err(|error| failure::open(&doing, error))?;
+            .map_err(|error| failure::open(&doing, error, &path.way.host))?;
         tracing::debug!(target: TARGET, host = endpoint.host, "connected");
 
         let (begin, requests) = mpsc::channel(BEGIN_QUEUE);

@@ -2,14 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::credential::{ConnectionStringError, namespace_name};
+use crate::credential::{ConnectionStringError, namespace_name, parse_host};
 use crate::model::PartitionId;
 
-use super::AmqpOptions;
-
-/// PROTOCOL: the ports of AMQP over TLS and of plain AMQP.
-const TLS_PORT: u16 = 5671;
-const PLAIN_PORT: u16 = 5672;
+use super::{AmqpOptions, TransportType};
 
 /// One event hub and the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,20 +14,31 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     /// The namespace in the names of blobs: with the port, if one was given.
     pub(super) namespace: String,
+    pub(super) event_hub: String,
+    pub(super) way: Way,
+}
+
+/// Where and how it is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The host to connect to, whom the certificate must name.
+    ///
+    /// INTEROP: of a custom endpoint it is that one's name, as .NET and Python have it; the gateway behind it has a
+    /// certificate of its own.
+    pub(super) host: String,
     pub(super) port: u16,
     pub(super) tls: bool,
-    pub(super) event_hub: String,
+    pub(super) transport_type: TransportType,
 }
 
 impl Endpoint {
-    pub(super) fn with_tls(host: String, port: Option<u16>, event_hub: String) -> Self {
-        Self {
-            namespace: namespace_name(&host, port),
-            host,
-            port: port.unwrap_or(TLS_PORT),
-            tls: true,
-            event_hub,
-        }
+    pub(super) fn with_tls(
+        host: String,
+        port: Option<u16>,
+        event_hub: String,
+        options: &AmqpOptions,
+    ) -> Result<Self, ConnectionStringError> {
+        Self::new(host, port, event_hub, options, true)
     }
 
     /// Without TLS, for emulators: only to this machine or to the one host that the options name.
@@ -41,22 +48,43 @@ impl Endpoint {
         event_hub: String,
         options: &AmqpOptions,
     ) -> Result<Self, ConnectionStringError> {
+        let endpoint = Self::new(host, port, event_hub, options, false)?;
+        let dialled = &endpoint.way.host;
         let named = options
             .plaintext_host
             .as_deref()
-            .is_some_and(|named| named.eq_ignore_ascii_case(&host));
-        if !named && !is_this_machine(&host) {
+            .is_some_and(|named| named.eq_ignore_ascii_case(dialled));
+        if !named && !is_this_machine(dialled) {
             return Err(ConnectionStringError::Invalid {
                 field: "UseDevelopmentEmulator",
                 reason: "without TLS only this machine is spoken to, or the host that the options name",
             });
         }
+        Ok(endpoint)
+    }
+
+    fn new(
+        host: String,
+        port: Option<u16>,
+        event_hub: String,
+        options: &AmqpOptions,
+        tls: bool,
+    ) -> Result<Self, ConnectionStringError> {
+        let (dialled, dialled_port) = match options.custom_endpoint_address.as_deref() {
+            None => (host.clone(), port),
+            Some(address) => parse_address(address)?,
+        };
+        let transport_type = options.transport_type;
         Ok(Self {
             namespace: namespace_name(&host, port),
             host,
-            port: port.unwrap_or(PLAIN_PORT),
-            tls: false,
             event_hub,
+            way: Way {
+                host: dialled,
+                port: dialled_port.unwrap_or_else(|| default_port(transport_type, tls)),
+                tls,
+                transport_type,
+            },
         })
     }
 
@@ -93,6 +121,25 @@ impl Endpoint {
     }
 }
 
+/// PROTOCOL: the ports of AMQP and of WebSockets, with and without TLS.
+fn default_port(transport_type: TransportType, tls: bool) -> u16 {
+    match (transport_type, tls) {
+        (TransportType::AmqpTcp, true) => 5671,
+        (TransportType::AmqpTcp, false) => 5672,
+        (TransportType::AmqpWebSockets, true) => 443,
+        (TransportType::AmqpWebSockets, false) => 80,
+    }
+}
+
+/// Host and port of a custom endpoint, which may look like a URL. What its scheme says is said by other options.
+fn parse_address(address: &str) -> Result<(String, Option<u16>), ConnectionStringError> {
+    let authority = match address.split_once("://") {
+        Some((_, authority)) => authority.strip_suffix('/').unwrap_or(authority),
+        None => address,
+    };
+    parse_host(authority, "custom_endpoint_address")
+}
+
 fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -106,11 +153,55 @@ mod tests {
         Endpoint::without_tls(host.to_owned(), None, "hub".to_owned(), options)
     }
 
+    fn tls(
+        host: &str,
+        port: Option<u16>,
+        options: &AmqpOptions,
+    ) -> Result<Endpoint, ConnectionStringError> {
+        Endpoint::with_tls(host.to_owned(), port, "hub".to_owned(), options)
+    }
+
+    #[test]
+    fn each_transport_has_its_port() {
+        let sockets = AmqpOptions::default().with_transport_type(TransportType::AmqpWebSockets);
+        assert_eq!(tls("h", None, &sockets).unwrap().way.port, 443);
+        assert_eq!(tls("h", Some(8443), &sockets).unwrap().way.port, 8443);
+        assert_eq!(plain("localhost", &sockets).unwrap().way.port, 80);
+    }
+
+    #[test]
+    fn a_custom_endpoint_is_dialled_and_the_namespace_meant() {
+        let with = |address: &str| AmqpOptions::default().with_custom_endpoint_address(address);
+        for (address, host, port) in [
+            ("gateway.corp", "gateway.corp", 5671),
+            ("Gateway.corp:443", "gateway.corp", 443),
+            ("sb://gateway.corp:444/", "gateway.corp", 444),
+            ("wss://10.0.0.4", "10.0.0.4", 5671),
+            ("[fd00::4]:5671", "fd00::4", 5671),
+        ] {
+            let endpoint = tls("ns.example", None, &with(address)).unwrap();
+            assert_eq!(endpoint.way.host, host, "{address}");
+            assert_eq!(endpoint.way.port, port, "{address}");
+            assert_eq!(endpoint.namespace, "ns.example");
+            assert_eq!(endpoint.hub_audience(), "sb://ns.example/hub");
+        }
+        for address in ["", "sb://", "gateway/path", "user@gateway", "gateway:0"] {
+            let error = tls("ns.example", None, &with(address)).unwrap_err();
+            assert!(
+                error.to_string().contains("custom_endpoint_address"),
+                "{error}"
+            );
+        }
+        // Nor does it carry plain text out of the machine.
+        assert!(plain("localhost", &with("gateway.corp")).is_err());
+        assert!(plain("ns.example", &with("localhost:5672")).is_ok());
+    }
+
     #[test]
     fn plain_text_stays_on_this_machine() {
         let options = AmqpOptions::default();
         for host in ["localhost", "127.0.0.1", "127.8.8.8", "::1"] {
-            assert_eq!(plain(host, &options).unwrap().port, 5672, "{host}");
+            assert_eq!(plain(host, &options).unwrap().way.port, 5672, "{host}");
         }
         for host in [
             "emulator",
@@ -126,14 +217,14 @@ mod tests {
     #[test]
     fn one_more_host_can_be_named() {
         let options = AmqpOptions::default().with_plaintext_host("Emulator");
-        assert!(!plain("emulator", &options).unwrap().tls);
+        assert!(!plain("emulator", &options).unwrap().way.tls);
         assert!(plain("emulator2", &options).is_err());
     }
 
     #[test]
     fn nodes_are_addressed_as_the_service_expects() {
-        let endpoint = Endpoint::with_tls("ns.example".to_owned(), None, "hub".to_owned());
-        assert_eq!(endpoint.port, 5671);
+        let endpoint = tls("ns.example", None, &AmqpOptions::default()).unwrap();
+        assert_eq!(endpoint.way.port, 5671);
         assert_eq!(
             endpoint.partition_address("$Default", &"3".into()),
             "hub/ConsumerGroups/$Default/Partitions/3"

@@ -10,6 +10,7 @@ use fe2o3_amqp_types::definitions::{self, ErrorCondition};
 use fe2o3_amqp_types::primitives::Symbol;
 
 use crate::error::{BoxError, TransportError, TransportErrorKind as Kind};
+use crate::network::certificate_problem;
 
 use super::errors::{Scope, classify, scope};
 
@@ -97,7 +98,13 @@ fn session_stopped(doing: &str, reason: &SessionStopReason) -> Failure {
     }
 }
 
-pub(super) fn open(doing: &str, error: OpenError) -> TransportError {
+/// `host` is whom the certificate was expected of.
+pub(super) fn open(doing: &str, error: OpenError, host: &str) -> TransportError {
+    // A server that does not accept our certificate says so only now.
+    if let Some(problem) = certificate_problem(&error, host) {
+        let context = format!("{doing}: {problem}");
+        return TransportError::new(Kind::Certificate, context).with_source(error);
+    }
     match error {
         OpenError::RemoteClosedWithError(error) => remote(doing, &error, Scope::Connection).error,
         OpenError::SaslError { .. } => {

@@ -4,6 +4,7 @@ mod cbs;
 mod connection;
 mod convert;
 mod deadline;
+mod dial;
 mod endpoint;
 mod errors;
 mod events;
@@ -12,6 +13,7 @@ mod filter;
 #[cfg(feature = "unstable-fuzz")]
 pub(super) mod fuzz;
 mod guard;
+mod head;
 mod management;
 mod options;
 mod receiver;
@@ -21,6 +23,8 @@ mod sender;
 mod slot;
 mod stream;
 mod token;
+mod tunnel;
+mod websocket;
 mod wire;
 
 use std::fmt;
@@ -45,7 +49,7 @@ use receiver::{AmqpReceiver, Context};
 use slot::{Lease, Slot, Tries};
 
 pub(super) use errors::{classify, classify_status};
-pub use options::AmqpOptions;
+pub use options::{AmqpOptions, TransportType};
 pub use sender::AmqpSender;
 pub(crate) use sender::{OutgoingEvent, SendError};
 
@@ -86,7 +90,7 @@ impl AmqpTransport {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStringError::Invalid`] if the namespace is not a host name.
+    /// [`ConnectionStringError::Invalid`] if the namespace or [`AmqpOptions::custom_endpoint_address`] is not a host name.
     pub fn new(
         fully_qualified_namespace: &str,
         event_hub_name: impl Into<String>,
@@ -94,7 +98,7 @@ impl AmqpTransport {
         options: AmqpOptions,
     ) -> Result<Self, ConnectionStringError> {
         let (host, port) = parse_host(fully_qualified_namespace, "fully_qualified_namespace")?;
-        let endpoint = Endpoint::with_tls(host, port, event_hub_name.into());
+        let endpoint = Endpoint::with_tls(host, port, event_hub_name.into(), &options)?;
         Ok(Self::with_endpoint(endpoint, credential, options))
     }
 
@@ -120,7 +124,8 @@ impl AmqpTransport {
     ///
     /// # Errors
     ///
-    /// As [`from_connection_string`](Self::from_connection_string).
+    /// As [`from_connection_string`](Self::from_connection_string), and for an
+    /// [`AmqpOptions::custom_endpoint_address`] that is none.
     pub fn from_connection_string_with_options<'a>(
         connection_string: &str,
         event_hub_name: impl Into<Option<&'a str>>,
@@ -132,7 +137,7 @@ impl AmqpTransport {
         let endpoint = if parsed.uses_development_emulator() {
             Endpoint::without_tls(host, parsed.port(), event_hub, &options)?
         } else {
-            Endpoint::with_tls(host, parsed.port(), event_hub)
+            Endpoint::with_tls(host, parsed.port(), event_hub, &options)?
         };
         Ok(Self::with_endpoint(
             endpoint,

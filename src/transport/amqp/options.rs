@@ -2,6 +2,20 @@
 
 use std::time::Duration;
 
+use crate::network::{Proxy, TlsOptions};
+
+/// What AMQP is spoken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportType {
+    /// A TCP connection with TLS, port 5671 unless another is named.
+    #[default]
+    AmqpTcp,
+    /// A WebSocket with TLS, port 443 unless another is named: for networks that let nothing else out. Python calls it
+    /// `AmqpOverWebsocket`.
+    AmqpWebSockets,
+}
+
 /// Settings of an [`AmqpTransport`](super::AmqpTransport).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,6 +44,17 @@ pub struct AmqpOptions {
     /// The one host besides this machine that may be spoken to without TLS, if the connection string says
     /// `UseDevelopmentEmulator=true`. Default: none.
     pub plaintext_host: Option<String>,
+    /// What AMQP is spoken over. Default: [`TransportType::AmqpTcp`].
+    pub transport_type: TransportType,
+    /// Where to connect to in place of the namespace: `host`, `host:port` or `sb://host:port`, such as an application
+    /// gateway or a private endpoint with a name of its own. The certificate must be for this host, as in the other SDKs;
+    /// to the service (host name of the connection, tokens) and in the names of blobs it remains the namespace. A private
+    /// endpoint with a private DNS zone needs no such thing. Default: none.
+    pub custom_endpoint_address: Option<String>,
+    /// The HTTP proxy to go through, with either transport type. Default: [`Proxy::FromEnvironment`].
+    pub proxy: Proxy,
+    /// Whom to trust. Default: whom the platform trusts.
+    pub tls: TlsOptions,
 }
 
 impl Default for AmqpOptions {
@@ -43,6 +68,10 @@ impl Default for AmqpOptions {
             max_frame_size: 64 * 1024,
             max_message_size: 1024 * 1024,
             plaintext_host: None,
+            transport_type: TransportType::AmqpTcp,
+            custom_endpoint_address: None,
+            proxy: Proxy::FromEnvironment,
+            tls: TlsOptions::default(),
         }
     }
 }
@@ -102,6 +131,35 @@ impl AmqpOptions {
     #[must_use]
     pub fn with_plaintext_host(mut self, host: impl Into<String>) -> Self {
         self.plaintext_host = Some(host.into());
+        self
+    }
+
+    /// Sets [`transport_type`](Self::transport_type).
+    #[must_use]
+    pub fn with_transport_type(mut self, transport_type: TransportType) -> Self {
+        self.transport_type = transport_type;
+        self
+    }
+
+    /// Sets [`custom_endpoint_address`](Self::custom_endpoint_address). Whether it is an address is seen when the client is
+    /// made.
+    #[must_use]
+    pub fn with_custom_endpoint_address(mut self, address: impl Into<String>) -> Self {
+        self.custom_endpoint_address = Some(address.into());
+        self
+    }
+
+    /// Sets [`proxy`](Self::proxy): an [`HttpProxy`](crate::network::HttpProxy), or [`Proxy::Direct`].
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: impl Into<Proxy>) -> Self {
+        self.proxy = proxy.into();
+        self
+    }
+
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsOptions) -> Self {
+        self.tls = tls;
         self
     }
 }

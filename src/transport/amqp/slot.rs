@@ -11,13 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::credential::EventHubsCredential;
 use crate::error::{TransportError, TransportErrorKind};
+use crate::network::{HttpProxy, client_config};
+use crate::telemetry::chain;
 
 use super::connection::Connection;
 use super::deadline::Deadline;
+use super::dial::Path;
 use super::endpoint::Endpoint;
 use super::errors::Scope;
 use super::failure::Failure;
-use super::{AmqpOptions, TARGET, stream};
+use super::{AmqpOptions, TARGET};
 
 /// Holds the connection in use. The first operation that finds it lost replaces it; those that come
 /// meanwhile wait and share the outcome, good or bad. Pauses between attempts are the caller's.
@@ -25,6 +28,7 @@ pub(super) struct Slot {
     endpoint: Endpoint,
     options: AmqpOptions,
     credential: EventHubsCredential,
+    proxy: Option<HttpProxy>,
     closed: CancellationToken,
     state: Mutex<State>,
     /// Connections that are being closed.
@@ -97,7 +101,9 @@ impl Slot {
         credential: EventHubsCredential,
         closed: CancellationToken,
     ) -> Self {
+        let way = &endpoint.way;
         Self {
+            proxy: options.proxy.toward(&way.host, way.port, way.tls),
             endpoint,
             options,
             credential,
@@ -152,7 +158,7 @@ impl Slot {
                 state.last_failure = Some(Missed {
                     at: Instant::now(),
                     kind: error.kind(),
-                    context: error.to_string(),
+                    context: chain(&error).to_string(),
                 });
                 Err(error)
             }
@@ -164,22 +170,42 @@ impl Slot {
         state: &mut State,
         deadline: &Deadline,
     ) -> Result<Connection, TransportError> {
-        let tls = if self.endpoint.tls {
-            Some(match &state.tls {
-                Some(tls) => Arc::clone(tls),
-                None => Arc::clone(state.tls.insert(load_tls(deadline).await?)),
-            })
-        } else {
-            None
+        let uses_tls =
+            self.endpoint.way.tls || self.proxy.as_ref().is_some_and(HttpProxy::uses_tls);
+        let tls = match &state.tls {
+            _ if !uses_tls => None,
+            Some(tls) => Some(Arc::clone(tls)),
+            None => Some(Arc::clone(state.tls.insert(self.load_tls(deadline).await?))),
+        };
+        let path = Path {
+            way: &self.endpoint.way,
+            proxy: self.proxy.as_ref(),
+            tls,
         };
         Connection::open(
             &self.endpoint,
             &self.options,
-            tls,
+            &path,
             &self.credential,
             deadline,
         )
         .await
+    }
+
+    /// Reading the platform's trusted certificates touches files.
+    async fn load_tls(&self, deadline: &Deadline) -> Result<Arc<ClientConfig>, TransportError> {
+        let options = self.options.tls.clone();
+        let loading = tokio::task::spawn_blocking(move || client_config(&options));
+        let doing = "loading the trusted certificates";
+        let failed = |kind, error: crate::error::BoxError| {
+            TransportError::new(kind, format!("{doing}: {error}")).with_source(error)
+        };
+        deadline
+            .wait(doing, loading)
+            .await?
+            .map_err(|error| failed(TransportErrorKind::ConnectionLost, error.into()))?
+            .map(Arc::new)
+            .map_err(|error| failed(TransportErrorKind::Certificate, error.into()))
     }
 
     /// Closes a connection aside.
@@ -207,18 +233,4 @@ impl Slot {
             tracing::warn!(target: TARGET, "connections were dropped unclosed");
         }
     }
-}
-
-/// Reading the platform's trusted certificates touches files.
-async fn load_tls(deadline: &Deadline) -> Result<Arc<ClientConfig>, TransportError> {
-    let loading = tokio::task::spawn_blocking(stream::tls_config);
-    let doing = "loading the trusted certificates";
-    let failed = |error: crate::error::BoxError| {
-        TransportError::new(TransportErrorKind::ConnectionLost, doing).with_source(error)
-    };
-    deadline
-        .wait(doing, loading)
-        .await?
-        .map_err(|error| failed(error.into()))?
-        .map_err(|error| failed(error.into()))
 }

@@ -1,26 +1,18 @@
-//! The byte stream under AMQP: TCP without Nagle, TLS with the platform's trust, and a guard that lets
-//! nothing hang.
+//! The byte stream under AMQP, whatever it goes over, with a guard that lets nothing hang.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_rustls::TlsConnector;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::TARGET;
-use super::endpoint::Endpoint;
 use super::guard::FrameGuard;
 
 /// Bytes that are read at once: some sixty events of a kilobyte.
@@ -40,37 +32,6 @@ const REASSURE: u32 = 4;
 pub(super) trait ByteStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> ByteStream for S {}
-
-/// The trust of the platform, checked against the host name; there is no way to switch either off.
-pub(super) fn tls_config() -> Result<Arc<ClientConfig>, rustls::Error> {
-    // The provider is named here: with two of them in the build, rustls would panic over the choice.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// Connects to the endpoint. The deadline is the caller's.
-///
-/// PROTOCOL: TLS starts at once, without AMQP's own TLS header; no SDK sends one.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    tls: Option<Arc<ClientConfig>>,
-) -> io::Result<Box<dyn ByteStream>> {
-    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-    // With Nagle's algorithm a flow frame waits for the peer's delayed ACK, up to 40 ms, while the link has no
-    // credit: 30 thousand events per second instead of 590 thousand.
-    tcp.set_nodelay(true)?;
-    let Some(tls) = tls else {
-        return Ok(Box::new(tcp));
-    };
-    let name = ServerName::try_from(endpoint.host.clone())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let stream = TlsConnector::from(tls).connect(name, tcp).await?;
-    Ok(Box::new(stream))
-}
 
 /// A stream that fails instead of hanging.
 ///

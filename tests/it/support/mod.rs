@@ -1,3 +1,5 @@
 //! What several modules of tests need.
 
 pub(crate) mod proxy;
+pub(crate) mod tinyproxy;
+pub(crate) mod tls_front;

@@ -3,52 +3,59 @@
 //! The library's own opens a connection for each request and waits for answers without end.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use azure_core_legacy::headers::{HeaderName, HeaderValue, Headers as ForeignHeaders};
 use azure_core_legacy::{Body, HttpClient, Request, Response, StatusCode, error::ErrorKind};
 use bytes::{Bytes, BytesMut};
-use rustls::ClientConfig;
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use url::Url;
 
 use super::super::failure::{Class, Failure};
-use super::super::requests::MAX_ANSWER;
+use super::super::requests::{CONNECT_TIMEOUT, MAX_ANSWER};
+use super::super::route::Route;
 use super::super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 use super::signing::{Headers, Signer, set};
 use crate::credential::StorageCredential;
 use crate::error::StoreErrorKind;
-
-/// Part of a request's time that may go into connecting.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Connections kept open for the next requests: as many as the load balancer has writes under way.
 const MAX_IDLE: usize = 32;
 
 /// A pool of connections and the credential.
 pub(super) struct PooledClient {
-    http: reqwest::Client,
+    http: reqwest_legacy::Client,
+    route: Route,
     signer: Signer,
     api_version: String,
 }
 
 impl PooledClient {
     pub(super) fn new(
+        account_url: &Url,
         credential: StorageCredential,
         options: &BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
-        let http = reqwest::Client::builder()
+        let (route, tls) = Route::new(account_url, options)?;
+        let mut http = reqwest_legacy::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(options.try_timeout))
             .timeout(options.try_timeout)
             .pool_max_idle_per_host(MAX_IDLE)
             // No credential reaches another host.
-            .redirect(reqwest::redirect::Policy::none())
-            .use_preconfigured_tls(tls_config().map_err(|_| BlobStoreConfigError::Client)?)
-            .build()
-            .map_err(|_| BlobStoreConfigError::Client)?;
+            .redirect(reqwest_legacy::redirect::Policy::none())
+            // Which one to take is known already.
+            .no_proxy()
+            .use_preconfigured_tls(tls);
+        if let Some(proxy) = &route.proxy {
+            let mut through = reqwest_legacy::Proxy::all(proxy.url())?;
+            if let Some(authorization) = proxy.header() {
+                through = through.custom_http_auth(authorization);
+            }
+            http = http.proxy(through);
+        }
         Ok(Self {
-            http,
+            http: http.build()?,
+            route,
             signer: Signer::new(credential)?,
             api_version: options.api_version.clone(),
         })
@@ -72,7 +79,7 @@ impl PooledClient {
         let method = request.method().as_ref();
         self.signer.sign(method, &mut url, &mut headers).await?;
 
-        let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(invalid)?;
+        let method = reqwest_legacy::Method::from_bytes(method.as_bytes()).map_err(invalid)?;
         let mut outgoing = self.http.request(method, url);
         for (name, value) in headers {
             outgoing = outgoing.header(name, value);
@@ -81,7 +88,10 @@ impl PooledClient {
         if let Body::Bytes(bytes) = request.body() {
             outgoing = outgoing.body(bytes.clone());
         }
-        let mut answer = outgoing.send().await.map_err(unanswered)?;
+        let mut answer = outgoing
+            .send()
+            .await
+            .map_err(|error| self.unanswered(error))?;
         let status = answer.status().as_u16();
         if !answer.status().is_success() {
             let header = |name| answer.headers().get(name)?.to_str().ok();
@@ -98,7 +108,11 @@ impl PooledClient {
             }
         }
         let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unanswered)? {
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| self.unanswered(error))?
+        {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(Failure::new(
                     Class::Ambiguous,
@@ -113,6 +127,22 @@ impl PooledClient {
             headers,
             body: body.freeze(),
         })
+    }
+
+    fn unanswered(&self, error: reqwest_legacy::Error) -> Failure {
+        // Its text has the URL, and with it a signature.
+        let error = error.without_url();
+        if let Some(obstacle) = self.route.obstacle(&error) {
+            return obstacle;
+        }
+        if error.is_connect() {
+            return self.route.unsent(&error);
+        }
+        let mut failure = Failure::unanswered(&error);
+        if error.is_timeout() {
+            failure.kind = StoreErrorKind::Timeout;
+        }
+        failure
     }
 }
 
@@ -145,29 +175,12 @@ fn to_foreign(failure: Failure) -> azure_core_legacy::Error {
     azure_core_legacy::Error::new(ErrorKind::Other, failure)
 }
 
-fn unanswered(error: reqwest::Error) -> Failure {
-    // Its text has the URL, and with it a signature.
-    let error = error.without_url();
-    if error.is_connect() {
-        return Failure::unsent(&error);
+impl From<reqwest_legacy::Error> for BlobStoreConfigError {
+    fn from(_: reqwest_legacy::Error) -> Self {
+        Self::Client
     }
-    let mut failure = Failure::unanswered(&error);
-    if error.is_timeout() {
-        failure.kind = StoreErrorKind::Timeout;
-    }
-    failure
 }
 
 fn invalid(error: impl std::error::Error + 'static) -> Failure {
     Failure::unsent(&error)
-}
-
-/// The trust of the platform, checked against the host name.
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
-    // The provider is named here: with two of them in the build, rustls would panic over the choice.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth())
 }

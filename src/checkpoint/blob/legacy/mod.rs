@@ -42,7 +42,7 @@ impl Client {
             account: String::new(),
             uri: account_url.as_str().trim_end_matches('/').to_owned(),
         };
-        let transport = Arc::new(PooledClient::new(credential, options)?);
+        let transport = Arc::new(PooledClient::new(account_url, credential, options)?);
         // The library logs its requests with the signature, so they are signed below it, by the transport.
         let builder = ClientBuilder::with_location(location, StorageCredentials::anonymous())
             .retry(RetryOptions::none())

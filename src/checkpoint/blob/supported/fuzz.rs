@@ -7,6 +7,7 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
 use url::Url;
 
+use super::super::route::Route;
 use super::http::BoundedClient;
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError, Client};
 use crate::credential::{Secret, StorageCredential};
@@ -31,6 +32,7 @@ pub(in super::super) fn client(
     data: &[u8],
 ) -> Result<Client, BlobStoreConfigError> {
     let credential = StorageCredential::SharedAccessSignature(Secret::new("sig=x"));
-    let http = BoundedClient::over(Arc::new(Canned(data.to_vec())));
+    let (route, _) = Route::new(account_url, options)?;
+    let http = BoundedClient::over(Arc::new(Canned(data.to_vec())), route);
     Client::over(account_url, "container", credential, options, http)
 }

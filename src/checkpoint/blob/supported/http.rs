@@ -4,35 +4,73 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use azure_core::error::ErrorKind;
-use azure_core::http::{AsyncRawResponse, HttpClient, HttpClientOptions, Request, new_http_client};
+use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
+use url::Url;
 
 use super::super::failure::describe;
-use super::super::requests::MAX_ANSWER;
+use super::super::requests::{CONNECT_TIMEOUT, MAX_ANSWER};
+use super::super::route::Route;
+use super::super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 
-/// The pooled default client, with its answers read to the end and limited in size.
-///
-/// It follows no redirect (the default client is built so), hence no credential reaches another host.
+/// A pooled client, with its answers read to the end and limited in size.
 #[derive(Debug)]
 pub(super) struct BoundedClient {
     inner: Arc<dyn HttpClient>,
+    route: Route,
 }
 
 impl BoundedClient {
-    pub(super) fn new() -> Self {
-        Self {
-            inner: new_http_client(Some(HttpClientOptions {
-                // A small compressed answer could unpack to any size.
-                automatic_decompression: false,
-            })),
+    pub(super) fn new(
+        account_url: &Url,
+        options: &BlobCheckpointStoreOptions,
+    ) -> Result<Self, BlobStoreConfigError> {
+        let (route, tls) = Route::new(account_url, options)?;
+        // A small compressed answer could unpack to any size; it is not asked for one.
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT.min(options.try_timeout))
+            // No credential reaches another host.
+            .redirect(reqwest::redirect::Policy::none())
+            // Which one to take is known already.
+            .no_proxy()
+            .tls_backend_preconfigured(tls);
+        if let Some(proxy) = &route.proxy {
+            let mut through = reqwest::Proxy::all(proxy.url())?;
+            if let Some(authorization) = proxy.header() {
+                through = through.custom_http_auth(authorization);
+            }
+            http = http.proxy(through);
         }
+        Ok(Self {
+            inner: Arc::new(http.build()?),
+            route,
+        })
     }
 
     /// The same bounds over another client.
     #[cfg(feature = "unstable-fuzz")]
-    pub(super) fn over(inner: Arc<dyn HttpClient>) -> Self {
-        Self { inner }
+    pub(super) fn over(inner: Arc<dyn HttpClient>, route: Route) -> Self {
+        Self { inner, route }
+    }
+
+    /// The HTTP client's errors print the URL of the request, and with it a shared access signature. The library
+    /// logs errors, so the text has to go before it sees them.
+    fn told(&self, error: &azure_core::Error) -> azure_core::Error {
+        let unsent = matches!(error.kind(), ErrorKind::Connection);
+        match self.route.obstacle(error) {
+            Some(obstacle) => azure_core::Error::new(ErrorKind::Connection, obstacle),
+            None if unsent => {
+                azure_core::Error::new(ErrorKind::Connection, self.route.unsent(error))
+            }
+            None => azure_core::Error::with_message(error.kind().clone(), describe(error)),
+        }
+    }
+}
+
+impl From<reqwest::Error> for BlobStoreConfigError {
+    fn from(_: reqwest::Error) -> Self {
+        Self::Client
     }
 }
 
@@ -43,11 +81,11 @@ impl HttpClient for BoundedClient {
             .inner
             .execute_request(request)
             .await
-            .map_err(|error| scrub(&error))?;
+            .map_err(|error| self.told(&error))?;
         let (status, headers, mut stream) = response.deconstruct();
         let mut body = BytesMut::new();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| scrub(&error))?;
+            let chunk = chunk.map_err(|error| self.told(&error))?;
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(azure_core::Error::with_message(
                     ErrorKind::DataConversion,
@@ -58,11 +96,4 @@ impl HttpClient for BoundedClient {
         }
         Ok(AsyncRawResponse::from_bytes(status, headers, body.freeze()))
     }
-}
-
-/// The HTTP client's errors print the URL of the request, and with it a shared access signature. The library
-/// logs errors, so the text has to go before it sees them.
-fn scrub(error: &azure_core::Error) -> azure_core::Error {
-    let text = describe(error);
-    azure_core::Error::with_message(error.kind().clone(), text)
 }

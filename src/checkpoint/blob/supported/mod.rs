@@ -54,7 +54,7 @@ impl Client {
         credential: StorageCredential,
         options: &BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
-        let http = BoundedClient::new();
+        let http = BoundedClient::new(account_url, options)?;
         Self::over(account_url, container_name, credential, options, http)
     }
 
@@ -218,6 +218,9 @@ impl ContainerRequests for Client {
 
 impl From<azure_core::Error> for Failure {
     fn from(error: azure_core::Error) -> Self {
+        if let Some(failure) = error.downcast_ref::<Self>() {
+            return failure.clone();
+        }
         match error.kind() {
             ErrorKind::HttpResponse {
                 status,

@@ -1,0 +1,126 @@
+//! Authorities and certificates of one's own.
+
+use eventhubs_emulator::TlsFault;
+use eventhubs_processor::error::TransportErrorKind as Kind;
+use eventhubs_processor::network::TlsOptions;
+use eventhubs_processor::transport::Transport as _;
+
+use crate::support::tls_front::{Authority, TlsFront};
+
+use super::{NAMESPACE, client, emulator, options, receive, trust, web_sockets};
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_besides_the_platforms_or_in_their_place() {
+    let emulator = emulator().await;
+    let address = format!("localhost:{}", emulator.tls_addr().unwrap().port());
+    for tls in [
+        trust(&emulator),
+        trust(&emulator).with_platform_trust(false),
+    ] {
+        let client = client(&address, options().with_tls(tls));
+        assert_eq!(receive(&client).await.unwrap(), "x");
+        client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_certificate_is_told_for_what_it_is_after_one_attempt() {
+    let emulator = emulator().await;
+    let ports = [
+        (emulator.tls_addr().unwrap().port(), options()),
+        (emulator.wss_addr().unwrap().port(), web_sockets()),
+    ];
+    for (port, options) in ports {
+        for (fault, told) in [
+            (TlsFault::Expired, "has expired"),
+            (TlsFault::NotYetValid, "not valid yet"),
+            (TlsFault::SelfSigned, "not trusted"),
+            (TlsFault::UnknownAuthority, "not trusted"),
+            (TlsFault::WrongName, "not for localhost but for"),
+        ] {
+            emulator.faults().clear();
+            emulator.faults().disturb_tls(fault, 1);
+            let tls = trust(&emulator);
+            let client = client(&format!("localhost:{port}"), options.clone().with_tls(tls));
+            let error = client.event_hub_properties().await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Certificate, "{fault:?}: {error}");
+            assert!(!error.is_transient());
+            assert!(error.to_string().contains(told), "{fault:?}: {error}");
+            // The fault was for one attempt, and there was no other.
+            client.event_hub_properties().await.unwrap();
+            client.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_its_authority_nobody_is_trusted() {
+    let emulator = emulator().await;
+    let port = emulator.tls_addr().unwrap().port();
+    let other = rcgen::generate_simple_self_signed([NAMESPACE.to_owned()]).unwrap();
+    let strangers = TlsOptions::default()
+        .with_ca_certificates(other.cert.der())
+        .unwrap();
+    for tls in [TlsOptions::default(), strangers] {
+        let client = client(&format!("localhost:{port}"), options().with_tls(tls));
+        let error = client.event_hub_properties().await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Certificate, "{error}");
+        assert!(error.to_string().contains("not trusted"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_opens_the_way() {
+    let emulator = emulator().await;
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let trusting = TlsOptions::default()
+        .with_ca_certificates(authority.der())
+        .unwrap();
+    let shown = |of: &Authority| {
+        let (certificate, key) = of.issue("consumer");
+        trusting
+            .clone()
+            .with_client_certificate(certificate.pem(), key.serialize_pem())
+            .unwrap()
+    };
+    for (upstream, options) in [
+        (emulator.amqp_addr(), options()),
+        (emulator.ws_addr().unwrap(), web_sockets()),
+    ] {
+        let front = TlsFront::start(upstream, &authority, "localhost", Some(&clients)).await;
+        let ask = async |tls| {
+            let client = client(
+                &format!("localhost:{}", front.port),
+                options.clone().with_tls(tls),
+            );
+            let answer = receive(&client).await;
+            client.close().await;
+            answer
+        };
+        assert_eq!(ask(shown(&clients)).await.unwrap(), "x");
+        for tls in [trusting.clone(), shown(&authority)] {
+            let before = front.accepted();
+            let error = ask(tls).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Certificate, "{error:?}");
+            assert!(error.to_string().contains("client certificate"), "{error}");
+            assert_eq!(front.accepted() - before, 1, "one attempt");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_custom_endpoint_is_dialled_and_the_namespace_is_meant() {
+    let emulator = emulator().await;
+    let tcp = format!("sb://localhost:{}", emulator.tls_addr().unwrap().port());
+    let web = format!("localhost:{}", emulator.wss_addr().unwrap().port());
+    for (address, options) in [(tcp, options()), (web, web_sockets())] {
+        let options = options
+            .with_tls(trust(&emulator))
+            .with_custom_endpoint_address(address);
+        // Nobody answers to this name, and the token is for it.
+        let client = client(NAMESPACE, options);
+        assert_eq!(receive(&client).await.unwrap(), "x");
+        assert_eq!(client.fully_qualified_namespace(), NAMESPACE);
+        client.close().await;
+    }
+}

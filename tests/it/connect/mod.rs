@@ -1,7 +1,9 @@
 //! The ways to the service: TLS with an authority of one's own, WebSockets, proxies, other addresses.
 
 mod blobs;
+mod program;
 mod proxies;
+mod storms;
 mod trust;
 mod websockets;
 

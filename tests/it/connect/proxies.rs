@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{client, emulator, options, receive, trust, web_sockets};
 use crate::support::tinyproxy::{Rules, Tinyproxy};
+use crate::support::tls_front::{Authority, TlsFront};
 
 const USER: &str = "canary-user";
 const PASSWORD: &str = "canary-password";
@@ -65,6 +66,36 @@ async fn events_come_through_a_proxy_on_both_transports() {
         }
         assert_eq!(tinyproxy.requests().len(), 2);
     }
+}
+
+#[tokio::test]
+async fn a_proxy_may_itself_be_spoken_to_over_tls() {
+    let emulator = emulator().await;
+    let Some(tinyproxy) = Tinyproxy::start(LOCKED).await else {
+        return;
+    };
+    let authority = Authority::new();
+    let upstream = ([127, 0, 0, 1], tinyproxy.port).into();
+    let front = TlsFront::start(upstream, &authority, "localhost", None).await;
+    let proxy = HttpProxy::new(&format!("https://localhost:{}", front.port))
+        .unwrap()
+        .with_credentials(USER, PASSWORD);
+    for (port, options) in transports(&emulator) {
+        let options = options.with_proxy(proxy.clone());
+        let tls = trust(&emulator);
+        // Of those two, the proxy is the first whom it has to trust.
+        let untrusted = client(
+            &format!("localhost:{port}"),
+            options.clone().with_tls(tls.clone()),
+        );
+        let error = receive(&untrusted).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Certificate, "{error}");
+        let tls = tls.with_ca_certificates(authority.der()).unwrap();
+        let client = client(&format!("localhost:{port}"), options.with_tls(tls));
+        assert_eq!(receive(&client).await.unwrap(), "x");
+        client.close().await;
+    }
+    assert_eq!(tinyproxy.requests().len(), 2);
 }
 
 #[tokio::test]

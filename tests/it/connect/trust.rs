@@ -124,3 +124,33 @@ async fn a_custom_endpoint_is_dialled_and_the_namespace_is_meant() {
         client.close().await;
     }
 }
+
+#[tokio::test]
+async fn the_certificate_must_be_for_the_custom_endpoint() {
+    let emulator = emulator().await;
+    let authority = Authority::new();
+    let tls = TlsOptions::default()
+        .with_ca_certificates(authority.der())
+        .unwrap();
+    for (upstream, options) in [
+        (emulator.amqp_addr(), options()),
+        (emulator.ws_addr().unwrap(), web_sockets()),
+    ] {
+        for (name, is_good) in [("localhost", true), (NAMESPACE, false)] {
+            let front = TlsFront::start(upstream, &authority, name, None).await;
+            let options = options
+                .clone()
+                .with_tls(tls.clone())
+                .with_custom_endpoint_address(format!("localhost:{}", front.port));
+            let client = client(NAMESPACE, options);
+            match receive(&client).await {
+                Ok(_) => assert!(is_good, "{name}"),
+                Err(error) => {
+                    assert!(!is_good, "{error}");
+                    assert_eq!(error.kind(), Kind::Certificate, "{error}");
+                }
+            }
+            client.close().await;
+        }
+    }
+}

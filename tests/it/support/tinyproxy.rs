@@ -21,6 +21,7 @@ pub(crate) struct Tinyproxy {
     child: Child,
     directory: PathBuf,
     pub(crate) port: u16,
+    pub(crate) rules: Rules,
 }
 
 impl Tinyproxy {
@@ -64,6 +65,7 @@ impl Tinyproxy {
             child,
             directory,
             port,
+            rules,
         };
         let started = Instant::now();
         while tokio::net::TcpStream::connect(("127.0.0.1", port))

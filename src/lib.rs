@@ -37,11 +37,11 @@ pub use model::{
 };
 pub use network::{HttpProxy, Proxy, TlsOptions};
 pub use processor::{
-    CheckpointPolicy, CheckpointRegression, CloseReason, EventHandler, EventProcessor,
-    EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult, InvalidPosition, LastError,
-    LoadBalancingProfile, LoadBalancingStatus, MemoryBudget, Partition, PartitionContext,
-    PartitionState, PartitionStatus, Partitions, ProcessorHandle, ProcessorOptions,
-    ProcessorStatus, PullProcessor, StatusWatch, StopReport, Stopper, StorageOperations,
-    UnprovenOwnership, handler_fn, handler_fn_with,
+    CheckpointPolicy, CheckpointRegression, CloseReason, ControlThread, EventHandler,
+    EventProcessor, EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult,
+    InvalidPosition, LastError, LoadBalancingProfile, LoadBalancingStatus, MemoryBudget, Partition,
+    PartitionContext, PartitionState, PartitionStatus, Partitions, ProcessorHandle,
+    ProcessorOptions, ProcessorStatus, PullProcessor, StatusWatch, StopReport, Stopper,
+    StorageOperations, UnprovenOwnership, handler_fn, handler_fn_with,
 };
 pub use transport::{AmqpOptions, AmqpTransport, Transport, TransportType};

@@ -38,6 +38,9 @@ pub enum ProcessorError {
     /// The checkpoint store does not exist or does not let us in.
     #[error("the checkpoint store cannot be used")]
     CheckpointStore(#[source] StoreError),
+    /// The system gives no thread for [`ControlThread::Own`](crate::ControlThread::Own).
+    #[error("the processor's thread could not be started")]
+    ControlThread(#[source] std::io::Error),
     /// The handler failed, and [`FailureAction::StopProcessor`](crate::FailureAction::StopProcessor) was asked for. The
     /// processor has stopped gracefully; what failed was not checkpointed.
     #[error("the handler failed in partition {partition_id}")]

@@ -11,10 +11,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::EventProcessor;
 use super::budget::MemoryBudget;
 use super::checkpointer::Notes;
+use super::control_thread::{At, Place};
 use super::failure::FailurePolicy;
 use super::fence::Lease;
 use super::handler::{ErasedHandler, EventHandler};
-use super::options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
+use super::options::{ControlThread, LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 use super::parallel::OrderingKey;
 use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 use super::pull::{PullProcessor, Puller};
@@ -301,6 +302,13 @@ impl EventProcessorBuilder {
         self
     }
 
+    /// Sets where the processor's own work runs; see [`ControlThread`].
+    #[must_use]
+    pub fn with_control_thread(mut self, control_thread: ControlThread) -> Self {
+        self.options.control_thread = control_thread;
+        self
+    }
+
     /// Makes the processor. Nothing is sent before it runs.
     ///
     /// # Errors
@@ -393,7 +401,15 @@ impl EventProcessorBuilder {
             ..
         } = self;
         let stopper = Stopper::new(options.shutdown_timeout);
-        let (store, calls) = CountedStore::new(store);
+        let place = Place::default();
+        let (store, calls) = CountedStore::new(Arc::new(At {
+            place: place.clone(),
+            inner: store,
+        }));
+        let transport = Arc::new(At {
+            place: place.clone(),
+            inner: transport,
+        });
         let (notes, restarts) = (Arc::<Notes>::default(), Arc::<Restarts>::default());
         let board = Board::new(
             scope.clone(),
@@ -422,6 +438,7 @@ impl EventProcessorBuilder {
         };
         Ok(EventProcessor {
             shared: Arc::new(shared),
+            place,
             running: Running(stopper),
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub(super) struct Control {
     /// Stops the pumps. Not the shutdown itself, after which they may go on for a while.
     pub(super) pumps_stop: CancellationToken,
     pub(super) pumps: JoinMap<PartitionId, PumpEnd>,
+    /// Where the pumps run, and with them the hooks: the runtime that the processor was started on.
+    hooks: Handle,
     pub(super) signals: BTreeMap<PartitionId, StopSignal>,
     /// What we own, at the version we last wrote.
     pub(super) owned: BTreeMap<PartitionId, ETag>,
@@ -112,6 +115,7 @@ impl Control {
             shutdown: shutdown.child_token(),
             pumps_stop: CancellationToken::new(),
             pumps: JoinMap::new(),
+            hooks: Handle::current(),
             signals: BTreeMap::new(),
             owned: BTreeMap::new(),
             replaced: BTreeMap::new(),
@@ -335,7 +339,7 @@ impl Control {
             let shared = Arc::clone(&self.shared);
             let mut pump = Pump::new(shared, partition_id.clone(), signal, fence);
             pump.is_listed = arrived.contains(&partition_id);
-            self.pumps.spawn(partition_id, pump.run());
+            self.pumps.spawn_on(partition_id, pump.run(), &self.hooks);
         }
         self.note_owned();
     }

@@ -53,12 +53,11 @@ impl fmt::Display for CloseReason {
 /// to [`on_error`](Self::on_error), and the partition starts again from its checkpoint, after a wait that doubles
 /// from failure to failure.
 ///
-/// A hook that *blocks its thread* (computes for long, calls blocking code) may hold up everything on its runtime, also with
-/// other workers free: a worker that blocks may be the one that looks after sockets and timers. Then nothing is renewed,
-/// and after the suspect time others take the partitions. The processor notices when it goes on, before the next event
-/// is handed out. What blocks belongs into `spawn_blocking`. Or give the processor a thread of its own (a current-thread
-/// runtime that does nothing but [`run`](super::EventProcessor::run)) and have the hooks spawn their work on the
-/// application's runtime and wait for it: then nothing that blocks there matters.
+/// A hook that *blocks its thread* (computes for long, calls blocking code) holds up others on the same runtime: other
+/// partitions wait until a worker is free. On a runtime with several threads that is all: load balancing, renewals and the connection have a
+/// thread of their own ([`ControlThread`](super::ControlThread)). On a current-thread runtime a hook that blocks stops everything, unless that is
+/// changed; others then take the partitions after the suspect time, and the processor notices when it goes on, before
+/// the next event is handed out. What blocks belongs into `spawn_blocking`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event handler",
     note = "wrap a closure or async fn in `handler_fn(..)`, or in `handler_fn_with(state, ..)` if it captures state"

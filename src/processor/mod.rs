@@ -6,6 +6,7 @@ mod calls;
 mod checkpointer;
 mod context;
 mod control;
+mod control_thread;
 mod cycle;
 mod deliver;
 mod failure;
@@ -43,13 +44,15 @@ use std::time::Duration;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
 
 pub use budget::MemoryBudget;
 pub use builder::EventProcessorBuilder;
 pub use context::PartitionContext;
 pub use failure::{FailureAction, FailurePolicy};
 pub use handler::{CloseReason, EventHandler, HandlerResult, handler_fn, handler_fn_with};
-pub use options::{LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
+pub use options::{ControlThread, LoadBalancingProfile, ProcessorOptions, UnprovenOwnership};
 pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 pub use pull::{Partition, Partitions, PullProcessor};
 pub use status::{
@@ -61,6 +64,7 @@ pub use stopper::Stopper;
 
 use self::checkpointer::Notes;
 use self::control::Control;
+use self::control_thread::{Place, Thread};
 use self::pump::Shared;
 use self::restart::{Restart, RestartSlot, Restarts};
 use self::status::Board;
@@ -104,6 +108,8 @@ use crate::transport::Transport;
 /// ```
 pub struct EventProcessor {
     shared: Arc<Shared>,
+    /// Where the calls of `shared` to the event hub and the store run.
+    place: Place,
     running: Running,
 }
 
@@ -158,11 +164,25 @@ impl EventProcessor {
     /// Dropping the future is a crash: handlers are cut where they wait, nothing is given back, and other processors
     /// take the partitions once the ownership has expired. No task is left behind.
     pub async fn run(self, shutdown: CancellationToken) -> Result<StopReport, ProcessorError> {
-        let Self { shared, running } = self;
-        // The loop's state is large; one box here keeps callers' futures small.
-        let ended = Box::pin(Control::new(shared, &shutdown).run()).await;
+        let Self {
+            shared,
+            place,
+            running,
+        } = self;
+        let is_thread_wanted = shared.options.control_thread.is_wanted();
+        // Made here: hooks run where the caller runs.
+        let control = Control::new(shared, &shutdown);
+        let result = if is_thread_wanted {
+            let thread = Thread::start().map_err(ProcessorError::ControlThread)?;
+            place.set(thread.handle());
+            let control = control.run().in_current_span().with_current_subscriber();
+            ended(AbortOnDropHandle::new(thread.handle().spawn(control)).await)
+        } else {
+            // The loop's state is large; one box here keeps callers' futures small.
+            Box::pin(control.run()).await
+        };
         drop(running);
-        ended
+        result
     }
 
     /// Runs in a task of its own.

@@ -107,6 +107,8 @@ pub struct ProcessorOptions {
     pub retry_delay: Duration,
     /// Longest wait before trying a partition again. Default: 60 s, as in .NET and Java.
     pub max_retry_delay: Duration,
+    /// Where the processor's own work runs. Default: on a thread of its own if the runtime has several.
+    pub control_thread: ControlThread,
     /// Fixes all that chance decides. For tests and simulations.
     pub(crate) seed: Option<u64>,
 }
@@ -122,6 +124,28 @@ pub enum UnprovenOwnership {
     Pause,
     /// Goes on, as the other SDKs do: events may be processed twice meanwhile.
     Continue,
+}
+
+/// Where a processor's own work runs: load balancing, the calls to the store, the connection to the event hub. Hooks
+/// always run on the runtime that the processor was started on.
+///
+/// With a thread of its own, a processor keeps its partitions and its connection while hooks block every thread of the
+/// application's runtime; their partitions wait for them, and the log says so. A runtime that is stuck for good
+/// therefore keeps its partitions until the process ends. What runs on that thread must not block it: user-made
+/// [`TokenCredential`](crate::credential::TokenCredential)s, [`CheckpointStore`](crate::CheckpointStore)s and
+/// [`Transport`](crate::Transport)s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ControlThread {
+    /// [`Own`](Self::Own) on a multi-threaded runtime, [`Shared`](Self::Shared) on a current-thread runtime: whoever
+    /// chose a single thread, or pauses the clock in a test, gets what he chose. The default.
+    #[default]
+    Auto,
+    /// On a thread of its own, which ends with the processor.
+    Own,
+    /// On the runtime that the processor was started on, like the hooks. A hook that blocks its thread may then hold
+    /// up everything: nothing is renewed, and after the suspect time others take the partitions.
+    Shared,
 }
 
 /// What load balancing costs and how fast it is, as one choice.
@@ -181,6 +205,7 @@ impl Default for ProcessorOptions {
             shutdown_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_millis(800),
             max_retry_delay: Duration::from_secs(60),
+            control_thread: ControlThread::default(),
             seed: None,
         }
     }

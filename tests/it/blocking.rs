@@ -1,15 +1,15 @@
 //! Handlers that block their threads: what goes on meanwhile, and what does not.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::{
-    AmqpTransport, BlobCheckpointStore, CheckpointStore as _, EventHandler, EventPosition,
-    EventProcessor, EventProcessorBuilder, GroupScope, HandlerResult, PartitionContext,
-    ProcessingError, ReceivedEvent, Transport as _,
+    AmqpTransport, BlobCheckpointStore, CheckpointStore as _, ControlThread, EventHandler,
+    EventPosition, EventProcessor, EventProcessorBuilder, GroupScope, HandlerResult,
+    PartitionContext, ProcessingError, ReceivedEvent, Transport as _,
 };
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 
 const HUB: &str = "hub";
 
@@ -50,13 +50,11 @@ fn scope(emulator: &Emulator) -> GroupScope {
 }
 
 /// Where the first event of each partition blocks.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Blocks {
     Nowhere,
     /// The thread that called the hook.
     Here(Duration),
-    /// A thread of the application's runtime, while the hook waits.
-    There(Duration, Handle),
 }
 
 #[derive(Clone)]
@@ -97,14 +95,9 @@ impl EventHandler for Noting {
         let number = event.sequence_number();
         self.events.lock().unwrap().push(number);
         if number == 0 {
-            match self.blocks.clone() {
+            match self.blocks {
                 Blocks::Nowhere => {}
                 Blocks::Here(time) => std::thread::sleep(time),
-                Blocks::There(time, runtime) => {
-                    runtime
-                        .spawn(async move { std::thread::sleep(time) })
-                        .await?;
-                }
             }
         }
         context.update_checkpoint(&event).await?;
@@ -147,13 +140,16 @@ fn workers(count: usize) -> Runtime {
         .unwrap()
 }
 
-/// Nothing of the processor runs, so it falls silent and loses the partition. What is promised is that it notices: it hands out nothing more, and no checkpoint is lost.
+/// Without a thread of its own nothing of the processor runs, so it falls silent and loses the partition. What is promised is that it notices: it hands out nothing more, and no checkpoint is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_blocks_every_worker_loses_the_partition_and_knows_it() {
     let emulator = emulator(1).await;
     let blocked = Noting::new(Blocks::Here(Duration::from_secs(8)));
     let runtime = workers(1);
-    let processor = builder(&emulator).build(blocked.clone()).unwrap();
+    let processor = builder(&emulator)
+        .with_control_thread(ControlThread::Shared)
+        .build(blocked.clone())
+        .unwrap();
     let guard = runtime.enter();
     let handle = processor.spawn();
     drop(guard);
@@ -187,29 +183,74 @@ async fn who_blocks_every_worker_loses_the_partition_and_knows_it() {
     runtime.shutdown_background();
 }
 
-/// The way around it: the processor has a thread of its own, and what blocks runs on the application's.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_processor_on_its_own_thread_minds_no_blocked_worker() {
+const BLOCKED: Duration = Duration::from_secs(6);
+
+/// Hooks block every thread of `runtime`, on which the processor was started: for others it is alive all the time, its
+/// links stay where they are, and it goes on where it was.
+async fn outlives_blocked_workers(runtime: Runtime, control_thread: ControlThread) {
     let emulator = emulator(2).await;
-    let application = workers(1);
-    let blocked = Duration::from_secs(6);
-    let handler = Noting::new(Blocks::There(blocked, application.handle().clone()));
-    let processor = builder(&emulator).build(handler.clone()).unwrap();
+    let handler = Noting::new(Blocks::Here(BLOCKED));
+    let processor = builder(&emulator)
+        .with_control_thread(control_thread)
+        .build(handler.clone())
+        .unwrap();
     let stopper = processor.stopper();
-    let own = Builder::new_current_thread().enable_all().build().unwrap();
-    let thread = std::thread::spawn(move || own.block_on(processor.run(Default::default())));
+    let application =
+        std::thread::spawn(move || runtime.block_on(async { processor.spawn().join().await }));
     for partition in ["0", "1"] {
-        emulator
-            .send(HUB, Some(partition), Event::new("a"))
-            .unwrap();
+        for _ in 0..3 {
+            let event = Event::new("a");
+            emulator.send(HUB, Some(partition), event).unwrap();
+        }
     }
-    handler.until(2).await;
-    let silence = longest_silence(&emulator, blocked - Duration::from_millis(500)).await;
+    handler.until(1).await;
+    let silence = longest_silence(&emulator, BLOCKED - Duration::from_millis(500)).await;
     assert!(silence < LATEST, "{silence:?}");
+    handler.until(6).await;
     stopper.stop();
-    tokio::task::spawn_blocking(|| thread.join().unwrap().unwrap())
+    tokio::task::spawn_blocking(|| application.join().unwrap().unwrap())
         .await
         .unwrap();
+    let mut events = handler.events();
+    events.sort_unstable();
+    assert_eq!(events, [0, 0, 1, 1, 2, 2]);
     assert_eq!(handler.errors.lock().unwrap().clone(), [""; 0]);
-    application.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_processor_outlives_hooks_that_block_every_worker() {
+    outlives_blocked_workers(workers(1), ControlThread::Auto).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_processor_with_its_own_thread_outlives_hooks_that_block_the_only_other() {
+    let single = Builder::new_current_thread().enable_all().build().unwrap();
+    outlives_blocked_workers(single, ControlThread::Own).await;
+}
+
+/// A connection lives on the runtime that it was made on. Where that one is blocked, another does not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_works_while_another_runtime_that_used_it_is_blocked() {
+    let emulator = emulator(1).await;
+    let transport = Arc::new(transport(&emulator));
+    let used = Arc::clone(&transport);
+    let (free, is_blocked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (free_there, is_blocked_there) = (Arc::clone(&free), Arc::clone(&is_blocked));
+    let other = std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            used.event_hub_properties().await.unwrap();
+            is_blocked_there.wait();
+            free_there.wait();
+            used.event_hub_properties().await.unwrap();
+        });
+    });
+    is_blocked.wait();
+    let asked = tokio::time::timeout(Duration::from_secs(10), transport.event_hub_properties());
+    assert!(asked.await.is_ok(), "waits for the other runtime");
+    assert_eq!(emulator.status().connections, 2);
+    free.wait();
+    other.join().unwrap();
+    // The runtime that had the other connection is gone.
+    transport.event_hub_properties().await.unwrap();
 }

@@ -3,6 +3,7 @@
 mod balancing;
 mod checkpoints;
 mod containment;
+mod control_thread;
 mod dead_letters;
 mod deadlines;
 mod doubts;

@@ -1,6 +1,6 @@
 //! A handler that writes down what happens to it, and a store that fails on request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -259,6 +259,7 @@ pub(super) struct FlakyStore {
 
 #[derive(Debug, Default)]
 struct Faults {
+    threads: Mutex<BTreeSet<String>>,
     down: AtomicBool,
     ownership_down: AtomicBool,
     /// The next checkpoint writes are applied, and the answer is lost.
@@ -313,7 +314,14 @@ impl FlakyStore {
         self.faults.is_stalled.send_replace(is_stalled);
     }
 
+    /// The names of the threads that have called.
+    pub(super) fn threads(&self) -> BTreeSet<String> {
+        self.faults.threads.lock().unwrap().clone()
+    }
+
     async fn passage(&self) {
+        let thread = std::thread::current().name().unwrap_or("?").to_owned();
+        self.faults.threads.lock().unwrap().insert(thread);
         let mut stalled = self.faults.is_stalled.subscribe();
         // The sender lives as long as this store.
         let _ = stalled.wait_for(|is_stalled| !is_stalled).await;

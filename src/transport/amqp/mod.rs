@@ -57,7 +57,8 @@ pub(crate) use sender::{OutgoingEvent, SendError};
 const TARGET: &str = "eventhubs_processor::transport";
 
 /// A client of one event hub over AMQP, on one connection for all receivers (or on several, if the service allows
-/// fewer sessions on one than there are receivers).
+/// fewer sessions on one than there are receivers). Each tokio runtime that uses it gets a connection of its own: one that
+/// is blocked, or shut down, disturbs no other.
 ///
 /// It connects with the first operation and again when the connection is lost. Nothing waits without a
 /// deadline ([`AmqpOptions`]). Dropping it drops the connection; [`close`](Transport::close) closes it.

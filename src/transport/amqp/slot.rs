@@ -1,9 +1,11 @@
 //! The connection in use, and the next one when it is lost.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::runtime;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -22,7 +24,7 @@ use super::errors::Scope;
 use super::failure::Failure;
 use super::{AmqpOptions, TARGET};
 
-/// Holds the connection in use. The first operation that finds it lost replaces it; those that come
+/// Holds the connection in use, one for each runtime. The first operation that finds it lost replaces it; those that come
 /// meanwhile wait and share the outcome, good or bad. Pauses between attempts are the caller's.
 pub(super) struct Slot {
     endpoint: Endpoint,
@@ -39,7 +41,9 @@ pub(super) struct Slot {
 struct State {
     /// Counts the attempts to connect.
     generation: u64,
-    current: Option<Arc<Connection>>,
+    /// One for each runtime that asks. A connection lives on the runtime that it was made on, and a runtime may be
+    /// blocked, or gone, while another goes on.
+    current: HashMap<runtime::Id, Arc<Connection>>,
     /// Connections without a free channel. Each lives as long as a receiver on it.
     full: Vec<Weak<Connection>>,
     last_failure: Option<Missed>,
@@ -119,7 +123,8 @@ impl Slot {
         let mut state = deadline
             .wait("waiting for the connection", self.state.lock())
             .await?;
-        if let Some(current) = &state.current
+        let here = runtime::Handle::current().id();
+        if let Some(current) = state.current.get(&here)
             && current.is_usable()
             && !current.is_full()
         {
@@ -133,7 +138,7 @@ impl Slot {
         {
             return Err(TransportError::new(missed.kind, missed.context.as_str()));
         }
-        if let Some(former) = state.current.take() {
+        if let Some(former) = state.current.remove(&here) {
             if former.is_usable() {
                 state.full.retain(|full| full.strong_count() > 0);
                 state.full.push(Arc::downgrade(&former));
@@ -141,6 +146,7 @@ impl Slot {
                 self.retire(former);
             }
         }
+        state.current.retain(|_, other| other.is_usable());
         state.generation += 1;
         let generation = state.generation;
         // CANCEL: a caller that gives up here leaves nothing behind, and the next one starts over.
@@ -148,7 +154,7 @@ impl Slot {
             Ok(connection) => {
                 tracing::debug!(target: TARGET, generation, "new connection in use");
                 let connection = Arc::new(connection);
-                state.current = Some(Arc::clone(&connection));
+                state.current.insert(here, Arc::clone(&connection));
                 Ok(Lease {
                     connection,
                     reused: false,
@@ -221,7 +227,7 @@ impl Slot {
         debug_assert!(self.closed.is_cancelled());
         let state = std::mem::take(&mut *self.state.lock().await);
         let full = state.full.iter().filter_map(Weak::upgrade);
-        for connection in state.current.into_iter().chain(full) {
+        for connection in state.current.into_values().chain(full) {
             self.retire(connection);
         }
         let mut retired =

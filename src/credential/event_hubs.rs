@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::pairs::{self, ConnectionStringError};
-use super::sas::{NamedKey, SharedAccessSignature};
-use super::{Secret, TokenCredential};
+use super::{NamedKeyCredential, Secret, SharedAccessSignature, SignatureSource, TokenCredential};
+use crate::error::BoxError;
 
 /// What proves to Event Hubs who we are. Never prints a secret.
 #[derive(Clone)]
@@ -14,21 +14,26 @@ pub struct EventHubsCredential(pub(crate) CredentialKind);
 #[derive(Clone)]
 pub(crate) enum CredentialKind {
     /// A named key: signatures are minted from it, one per entity.
-    SharedAccessKey(NamedKey),
+    SharedAccessKey(NamedKeyCredential),
     /// A signature somebody else minted. It cannot be renewed.
     SharedAccessSignature(SharedAccessSignature),
+    /// Signatures that somebody else mints whenever they are needed.
+    RenewableSignature(SignatureSource),
     /// Bearer tokens from elsewhere.
     Token(Arc<dyn TokenCredential>),
 }
 
 impl EventHubsCredential {
     /// A shared access policy and its key. Signatures are minted per consumer group, live an hour and are
-    /// renewed after 80 % of that; the policy needs the `Listen` right only.
+    /// renewed after 72 to 80 % of that; the policy needs the `Listen` right only.
     pub fn shared_access_key(policy_name: impl Into<String>, key: impl Into<Secret>) -> Self {
-        Self(CredentialKind::SharedAccessKey(NamedKey::new(
-            policy_name,
-            key,
-        )))
+        Self::named_key(NamedKeyCredential::new(policy_name, key))
+    }
+
+    /// The same, with a key that can be replaced while clients use it.
+    #[must_use]
+    pub fn named_key(key: NamedKeyCredential) -> Self {
+        Self(CredentialKind::SharedAccessKey(key))
     }
 
     /// A signature that was minted elsewhere, `SharedAccessSignature sr=…&sig=…&se=…&skn=…`. Nobody can renew
@@ -46,10 +51,45 @@ impl EventHubsCredential {
             .map(Self)
     }
 
+    /// Signatures that the application gets from elsewhere, one after the other: `mint` is called with the resource,
+    /// such as `sb://contoso.servicebus.windows.net/orders/ConsumerGroups/$Default`, and returns a
+    /// `SharedAccessSignature sr=…` for it or for something above it. It is called again after 72 to 80 % of the life that
+    /// `se` gives, at least 5 s apart, and has 30 s.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventhubs_processor::credential::{EventHubsCredential, Secret};
+    /// # async fn ask_the_broker(resource: &str) -> std::io::Result<String> { todo!() }
+    ///
+    /// let credential = EventHubsCredential::renewable_signature(|resource| async move {
+    ///     Ok(Secret::new(ask_the_broker(&resource).await?))
+    /// });
+    /// ```
+    pub fn renewable_signature<F, Fut>(mint: F) -> Self
+    where
+        F: Fn(String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Secret, BoxError>> + Send + 'static,
+    {
+        Self(CredentialKind::RenewableSignature(SignatureSource::new(
+            mint,
+        )))
+    }
+
     /// Tokens of Microsoft Entra ID or another issuer, asked for ahead of each expiry.
     #[must_use]
     pub fn token(credential: Arc<dyn TokenCredential>) -> Self {
         Self(CredentialKind::Token(credential))
+    }
+}
+
+impl CredentialKind {
+    /// Counts the keys that there have been: a token from an older one is not to be used any more.
+    pub(crate) fn version(&self) -> u64 {
+        match self {
+            Self::SharedAccessKey(key) => key.version(),
+            Self::SharedAccessSignature(_) | Self::RenewableSignature(_) | Self::Token(_) => 0,
+        }
     }
 }
 
@@ -59,10 +99,11 @@ impl fmt::Debug for EventHubsCredential {
             CredentialKind::SharedAccessKey(key) => {
                 return f
                     .debug_struct("EventHubsCredential")
-                    .field("policy_name", &key.policy_name())
+                    .field("policy_name", &key.name())
                     .finish_non_exhaustive();
             }
             CredentialKind::SharedAccessSignature(_) => "shared access signature",
+            CredentialKind::RenewableSignature(_) => "renewable signature",
             CredentialKind::Token(_) => "token credential",
         };
         write!(f, "EventHubsCredential({kind})")
@@ -313,7 +354,7 @@ mod tests {
         let CredentialKind::SharedAccessKey(key) = &parsed.credential().0 else {
             panic!("a key")
         };
-        assert_eq!(key.policy_name(), "listen");
+        assert_eq!(key.name(), "listen");
     }
 
     #[test]

@@ -20,23 +20,27 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// A shared access policy and its key.
+/// A shared access policy and its key, or an account and its.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedKey {
-    policy_name: String,
+    name: String,
     key: Secret,
 }
 
 impl NamedKey {
-    pub(crate) fn new(policy_name: impl Into<String>, key: impl Into<Secret>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, key: impl Into<Secret>) -> Self {
         Self {
-            policy_name: policy_name.into(),
+            name: name.into(),
             key: key.into(),
         }
     }
 
-    pub(crate) fn policy_name(&self) -> &str {
-        &self.policy_name
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn key(&self) -> &Secret {
+        &self.key
     }
 
     /// Mints a signature for one resource.
@@ -59,7 +63,7 @@ impl NamedKey {
         let text = format!(
             "SharedAccessSignature sr={resource}&sig={}&se={expiry}&skn={}",
             utf8_percent_encode(&signature, ESCAPED),
-            utf8_percent_encode(&self.policy_name, ESCAPED),
+            utf8_percent_encode(&self.name, ESCAPED),
         );
         SharedAccessSignature {
             text: text.into(),

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use time::OffsetDateTime;
+use time::format_description::well_known::Iso8601;
 use url::Url;
 
 use super::pairs::{self, ConnectionStringError};
-use super::{Secret, TokenCredential};
+use super::{NamedKeyCredential, Secret, SignatureSource, TokenCredential};
+use crate::error::BoxError;
 
 const ACCOUNT_NAME: &str = "AccountName";
 const ACCOUNT_KEY: &str = "AccountKey";
@@ -31,53 +35,113 @@ const DEVELOPMENT_PORT: u16 = 10000;
 
 /// What a request to a storage account proves itself with. Its `Debug` form shows no secret.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum StorageCredential {
+pub struct StorageCredential(pub(crate) StorageCredentialKind);
+
+#[derive(Clone, Debug)]
+pub(crate) enum StorageCredentialKind {
     /// One of the two keys of the account. Every request is signed with it; it does not travel.
-    AccountKey {
-        /// Name of the account.
-        account_name: String,
-        /// The key, in base64 as the portal shows it.
-        account_key: Secret,
-    },
-    /// A shared access signature: the query of a signed URL, with or without its leading `?`.
-    SharedAccessSignature(Secret),
-    /// Tokens of Microsoft Entra ID. Sent over https only.
+    AccountKey(NamedKeyCredential),
+    /// The query of a signed URL.
+    SharedAccessSignature(StorageSignature),
+    /// Signatures that somebody else mints whenever they are needed.
+    RenewableSignature(SignatureSource),
+    /// Bearer tokens.
     Token(Arc<dyn TokenCredential>),
 }
 
 impl StorageCredential {
-    /// The key of an account.
+    /// The key of an account, in base64 as the portal shows it.
     pub fn account_key(account_name: impl Into<String>, account_key: impl Into<Secret>) -> Self {
-        Self::AccountKey {
-            account_name: account_name.into(),
-            account_key: account_key.into(),
-        }
+        Self::named_key(NamedKeyCredential::new(account_name, account_key))
     }
 
-    /// A shared access signature.
+    /// The same, with a key that can be replaced while stores use it: the next request is signed with the new one.
+    #[must_use]
+    pub fn named_key(key: NamedKeyCredential) -> Self {
+        Self(StorageCredentialKind::AccountKey(key))
+    }
+
+    /// A shared access signature: the query of a signed URL, with or without its leading `?`. Nobody can renew it:
+    /// after its expiry every operation fails with [`Unauthorized`](crate::error::StoreErrorKind::Unauthorized).
     pub fn shared_access_signature(signature: impl Into<Secret>) -> Self {
-        Self::SharedAccessSignature(signature.into())
+        let signature = StorageSignature::new(&signature.into());
+        Self(StorageCredentialKind::SharedAccessSignature(signature))
     }
 
-    /// A source of tokens.
+    /// Signatures that the application gets from elsewhere, one after the other: `mint` is called with the URL of the
+    /// container and returns the query of a signed URL that allows to read, list, create and write blobs in it. It is
+    /// called again, beside the requests, after 72 to 80 % of the life that `se` gives (an hour, where it gives none),
+    /// at least 5 s apart, and has 30 s.
+    pub fn renewable_signature<F, Fut>(mint: F) -> Self
+    where
+        F: Fn(String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Secret, BoxError>> + Send + 'static,
+    {
+        let source = SignatureSource::new(mint);
+        Self(StorageCredentialKind::RenewableSignature(source))
+    }
+
+    /// Tokens of Microsoft Entra ID. Sent over https only, except to this machine.
     pub fn token(credential: Arc<dyn TokenCredential>) -> Self {
-        Self::Token(credential)
+        Self(StorageCredentialKind::Token(credential))
     }
 
     /// Checks what can be checked without asking the service, in the terms of a connection string.
     pub(crate) fn check(&self) -> Result<(), ConnectionStringError> {
-        match self {
-            Self::AccountKey {
-                account_name,
-                account_key,
-            } => {
-                check_account_name(account_name)?;
-                decode_key(account_key).map(|_| ())
+        match &self.0 {
+            StorageCredentialKind::AccountKey(key) => {
+                let current = key.current().key;
+                check_account_name(current.name())?;
+                decode_key(current.key()).map(|_| ())
             }
-            Self::SharedAccessSignature(signature) => check_signature(signature.expose()),
-            Self::Token(_) => Ok(()),
+            StorageCredentialKind::SharedAccessSignature(signature) => signature.check(),
+            StorageCredentialKind::RenewableSignature(_) | StorageCredentialKind::Token(_) => {
+                Ok(())
+            }
         }
+    }
+}
+
+/// The query of a signed URL, without its leading `?`.
+#[derive(Clone, Debug)]
+pub(crate) struct StorageSignature(Secret);
+
+impl StorageSignature {
+    pub(crate) fn new(text: &Secret) -> Self {
+        let text = text.expose();
+        Self(Secret::new(text.strip_prefix('?').unwrap_or(text)))
+    }
+
+    pub(crate) fn text(&self) -> &Secret {
+        &self.0
+    }
+
+    /// When it expires (`se`). `None`: it does not say, because a policy of the container does.
+    pub(crate) fn expires_at(&self) -> Option<SystemTime> {
+        let fields = url::form_urlencoded::parse(self.0.expose().as_bytes());
+        let (_, expiry) = fields.into_iter().find(|(name, _)| name == "se")?;
+        // PROTOCOL: "Create a service SAS": a date, or a date and a time in UTC to the minute or the second.
+        let expiry = match expiry.len() {
+            10 => format!("{expiry}T00:00Z"),
+            _ => expiry.into_owned(),
+        };
+        OffsetDateTime::parse(&expiry, &Iso8601::DEFAULT)
+            .ok()
+            .map(SystemTime::from)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConnectionStringError> {
+        let signature = self.0.expose();
+        let has_sig = signature
+            .split('&')
+            .any(|pair| pair.strip_prefix("sig=").is_some_and(|sig| !sig.is_empty()));
+        if !has_sig || !signature.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+            return Err(ConnectionStringError::Invalid {
+                field: SAS,
+                reason: "it must be the query of a signed URL, with a `sig`",
+            });
+        }
+        Ok(())
     }
 }
 
@@ -143,15 +207,13 @@ impl StorageConnectionString {
                     second: SAS,
                 });
             }
-            (Some(key), None) => StorageCredential::AccountKey {
-                account_name: name.clone().ok_or(ConnectionStringError::Missing {
+            (Some(key), None) => {
+                let name = name.clone().ok_or(ConnectionStringError::Missing {
                     field: ACCOUNT_NAME,
-                })?,
-                account_key: Secret::new(key),
-            },
-            (None, Some(sas)) => StorageCredential::SharedAccessSignature(Secret::new(
-                sas.strip_prefix('?').unwrap_or(&sas),
-            )),
+                })?;
+                StorageCredential::account_key(name, key)
+            }
+            (None, Some(sas)) => StorageCredential::shared_access_signature(sas),
             (None, None) => return Err(ConnectionStringError::Missing { field: ACCOUNT_KEY }),
         };
         credential.check()?;
@@ -296,20 +358,6 @@ fn check_account_name(name: &str) -> Result<(), ConnectionStringError> {
     Ok(())
 }
 
-fn check_signature(signature: &str) -> Result<(), ConnectionStringError> {
-    let signature = signature.strip_prefix('?').unwrap_or(signature);
-    let has_sig = signature
-        .split('&')
-        .any(|pair| pair.strip_prefix("sig=").is_some_and(|sig| !sig.is_empty()));
-    if !has_sig || !signature.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        return Err(ConnectionStringError::Invalid {
-            field: SAS,
-            reason: "it must be the query of a signed URL, with a `sig`",
-        });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -333,15 +381,12 @@ mod tests {
             parsed.blob_endpoint(),
             "https://contoso.blob.core.chinacloudapi.cn/"
         );
-        let StorageCredential::AccountKey {
-            account_name,
-            account_key,
-        } = parsed.credential()
-        else {
+        let StorageCredentialKind::AccountKey(key) = &parsed.credential().0 else {
             panic!("not an account key");
         };
-        assert_eq!(account_name, "contoso");
-        assert_eq!(account_key.expose(), DEVELOPMENT_KEY);
+        let current = key.current().key;
+        assert_eq!(current.name(), "contoso");
+        assert_eq!(current.key().expose(), DEVELOPMENT_KEY);
     }
 
     #[test]
@@ -360,11 +405,33 @@ mod tests {
             "BlobEndpoint=https://c.blob.core.windows.net/;SharedAccessSignature=sv=2021-12-02&sig=a%3D=",
         ] {
             let parsed = parse(text).unwrap();
-            let StorageCredential::SharedAccessSignature(sas) = parsed.credential() else {
+            let StorageCredentialKind::SharedAccessSignature(sas) = &parsed.credential().0 else {
                 panic!("not a signature");
             };
-            assert_eq!(sas.expose(), "sv=2021-12-02&sig=a%3D=");
+            assert_eq!(sas.text().expose(), "sv=2021-12-02&sig=a%3D=");
         }
+    }
+
+    #[test]
+    fn the_expiry_of_a_signature_is_read_in_every_form() {
+        let expiry = |text: &str| {
+            let signature = StorageSignature::new(&Secret::new(format!("?sig=a&{text}")));
+            let since = signature
+                .expires_at()?
+                .duration_since(SystemTime::UNIX_EPOCH);
+            Some(since.unwrap().as_secs())
+        };
+        // `date -u -d 2030-01-02T03:04:05Z +%s`
+        assert_eq!(expiry("se=2030-01-02T03%3A04%3A05Z"), Some(1_893_553_445));
+        assert_eq!(expiry("se=2030-01-02T03:04:05Z"), Some(1_893_553_445));
+        assert_eq!(expiry("se=2030-01-02T03%3A04Z"), Some(1_893_553_440));
+        assert_eq!(
+            expiry("se=2030-01-02T03%3A04%3A05.0000000Z"),
+            Some(1_893_553_445)
+        );
+        assert_eq!(expiry("se=2030-01-02"), Some(1_893_542_400));
+        assert_eq!(expiry("si=policy"), None);
+        assert_eq!(expiry("se=soon"), None);
     }
 
     #[test]

@@ -146,6 +146,10 @@ impl DeadLetterError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessingError {
+    /// A token for the event hub could not be renewed. What is open goes on until the old one expires, and until then it
+    /// is tried again.
+    #[error("renewing a token")]
+    Authorization(#[source] TransportError),
     /// A hook of the handler returned an error. What happens next says the
     /// [`failure_policy`](crate::ProcessorOptions::failure_policy), or the error itself.
     #[error("`{hook}` failed")]
@@ -252,7 +256,9 @@ impl ProcessingError {
             Self::OwnershipUnproven | Self::Stalled { .. } => true,
             Self::Checkpoint(error) => error.is_transient(),
             Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.is_transient(),
-            Self::EventHub(error) | Self::Receive(error) => error.is_transient(),
+            Self::Authorization(error) | Self::EventHub(error) | Self::Receive(error) => {
+                error.is_transient()
+            }
         }
     }
 }

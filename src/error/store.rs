@@ -15,6 +15,8 @@ pub enum StoreErrorKind {
     Certificate,
     /// The container (or table, bucket, …) that holds the records does not exist.
     ContainerNotFound,
+    /// The credential, or the issuer behind it, gave no token or signature. The store was not asked.
+    CredentialUnavailable,
     /// A value handed to the store cannot be stored in a way that every SDK can read.
     InvalidValue,
     /// A stored record cannot be understood. Concerns one partition only.
@@ -87,7 +89,10 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self.kind {
-            StoreErrorKind::Busy | StoreErrorKind::Timeout | StoreErrorKind::Unavailable => true,
+            StoreErrorKind::Busy
+            | StoreErrorKind::CredentialUnavailable
+            | StoreErrorKind::Timeout
+            | StoreErrorKind::Unavailable => true,
             StoreErrorKind::Certificate
             | StoreErrorKind::ContainerNotFound
             | StoreErrorKind::InvalidValue
@@ -106,6 +111,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Busy => "the checkpoint store is throttling",
             StoreErrorKind::Certificate => "there is no trust between client and checkpoint store",
             StoreErrorKind::ContainerNotFound => "the checkpoint container does not exist",
+            StoreErrorKind::CredentialUnavailable => "there is nothing to prove who we are",
             StoreErrorKind::InvalidValue => "the value cannot be stored",
             StoreErrorKind::MalformedRecord => "the stored record cannot be understood",
             StoreErrorKind::Proxy => "the proxy lets nothing through",

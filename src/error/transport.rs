@@ -1,6 +1,8 @@
 //! Failures of the connection to Event Hubs.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use super::BoxError;
 use crate::model::UndecodableEvent;
@@ -16,6 +18,8 @@ pub enum TransportErrorKind {
     Closed,
     /// The connection could not be made or was lost.
     ConnectionLost,
+    /// The credential, or the issuer behind it, gave no token. Nothing is known about what the service thinks.
+    CredentialUnavailable,
     /// The event hub is disabled.
     Disabled,
     /// The service closed the link or session and a new one may be opened.
@@ -49,7 +53,7 @@ pub struct TransportError {
     kind: TransportErrorKind,
     context: String,
     condition: Option<String>,
-    source: Option<BoxError>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
     undecodable: Option<Box<UndecodableEvent>>,
 }
 
@@ -87,6 +91,17 @@ impl TransportError {
         self.undecodable.as_deref()
     }
 
+    /// The same once more, for another one who waits.
+    pub(crate) fn repeated(&self) -> Self {
+        Self {
+            kind: self.kind,
+            context: self.context.clone(),
+            condition: self.condition.clone(),
+            source: self.source.clone(),
+            undecodable: None,
+        }
+    }
+
     /// Adds the AMQP error condition that the service gave, such as `amqp:link:stolen`.
     #[must_use]
     pub fn with_condition(mut self, condition: impl Into<String>) -> Self {
@@ -97,7 +112,7 @@ impl TransportError {
     /// Adds the error behind this one.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -124,6 +139,7 @@ impl TransportError {
     pub fn is_transient(&self) -> bool {
         match self.kind {
             TransportErrorKind::ConnectionLost
+            | TransportErrorKind::CredentialUnavailable
             | TransportErrorKind::LinkDetached
             | TransportErrorKind::QuotaExceeded
             | TransportErrorKind::ServerBusy
@@ -148,6 +164,7 @@ impl fmt::Display for TransportError {
             TransportErrorKind::Certificate => "there is no trust between client and server",
             TransportErrorKind::Closed => "the client is closed",
             TransportErrorKind::ConnectionLost => "the connection to event hubs failed",
+            TransportErrorKind::CredentialUnavailable => "there is no token",
             TransportErrorKind::Disabled => "the event hub is disabled",
             TransportErrorKind::LinkDetached => "the link was detached",
             TransportErrorKind::InvalidPosition => "the start position is invalid",
@@ -169,10 +186,10 @@ impl fmt::Display for TransportError {
     }
 }
 
-impl std::error::Error for TransportError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl Error for TransportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source
             .as_deref()
-            .map(|source| source as &(dyn std::error::Error + 'static))
+            .map(|source| source as &(dyn Error + 'static))
     }
 }

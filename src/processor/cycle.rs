@@ -33,6 +33,9 @@ impl Control {
     /// One cycle, or a look at what we wait for. Notes when the next is due.
     pub(super) async fn cycle(&mut self) {
         let begun = Instant::now();
+        if let Some(error) = self.shared.transport.take_trouble() {
+            self.reporter.report(ProcessingError::Authorization(error));
+        }
         let listing = self.shared.store.list_ownership(&self.shared.scope);
         let listing = match until(&self.shutdown, listing).await {
             Some(Ok(listing)) => listing,

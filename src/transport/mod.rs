@@ -126,6 +126,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         options: ReceiverOptions,
     ) -> Result<Box<dyn PartitionReceiver>, TransportError>;
 
+    /// Trouble that concerns no operation under way and will end receivers unless it passes, such as a token that could
+    /// not be renewed; told once. The processor asks every cycle and tells `on_error`. The default knows of none.
+    fn take_trouble(&self) -> Option<TransportError> {
+        None
+    }
+
     /// Closes the connection and everything on it, within a few seconds. Later calls fail with
     /// [`Closed`](crate::error::TransportErrorKind::Closed).
     async fn close(&self);
@@ -208,6 +214,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
         options: ReceiverOptions,
     ) -> Result<Box<dyn PartitionReceiver>, TransportError> {
         (**self).open_receiver(options).await
+    }
+
+    fn take_trouble(&self) -> Option<TransportError> {
+        (**self).take_trouble()
     }
 
     async fn close(&self) {

@@ -76,23 +76,28 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Crates that may be named only below one folder: their types must not get further.
-const CONFINED: &[(&str, &str)] = &[
-    ("fe2o3_amqp", "transport/amqp"),
-    ("serde_amqp", "transport/amqp"),
-    ("tokio_rustls", "transport/amqp"),
-    ("tungstenite", "transport/amqp"),
-    ("httparse", "transport/amqp"),
-    ("hyper_util", "network"),
-    ("rustls_platform_verifier", "network"),
-    ("azure_core", "checkpoint/blob/supported"),
-    ("azure_storage_blob", "checkpoint/blob/supported"),
-    ("azure_core_legacy", "checkpoint/blob/legacy"),
-    ("azure_storage", "checkpoint/blob/legacy"),
-    ("azure_storage_blobs", "checkpoint/blob/legacy"),
-    ("reqwest", "checkpoint/blob/supported"),
-    ("reqwest_legacy", "checkpoint/blob/legacy"),
-    ("metrics", "processor"),
+/// Crates that may be named only below some folders: their types must not get further. The adapter of azure_identity is
+/// a module of its own (ADR-0022), which `credential/mod.rs` names.
+const CONFINED: &[(&str, &[&str])] = &[
+    ("fe2o3_amqp", &["transport/amqp"]),
+    ("serde_amqp", &["transport/amqp"]),
+    ("tokio_rustls", &["transport/amqp"]),
+    ("tungstenite", &["transport/amqp"]),
+    ("httparse", &["transport/amqp"]),
+    ("hyper_util", &["network"]),
+    ("rustls_platform_verifier", &["network"]),
+    (
+        "azure_core",
+        &["checkpoint/blob/supported", "credential/azure_identity.rs"],
+    ),
+    ("azure_identity", &["credential"]),
+    ("azure_storage_blob", &["checkpoint/blob/supported"]),
+    ("azure_core_legacy", &["checkpoint/blob/legacy"]),
+    ("azure_storage", &["checkpoint/blob/legacy"]),
+    ("azure_storage_blobs", &["checkpoint/blob/legacy"]),
+    ("reqwest", &["checkpoint/blob/supported"]),
+    ("reqwest_legacy", &["checkpoint/blob/legacy"]),
+    ("metrics", &["processor"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
@@ -179,8 +184,9 @@ fn foreign_types_stay_where_they_belong() {
         let words: BTreeSet<&str> = code
             .split(|c: char| !c.is_alphanumeric() && c != '_')
             .collect();
-        for (krate, home) in CONFINED {
-            if words.contains(krate) && !relative.starts_with(home) {
+        for (krate, homes) in CONFINED {
+            let is_home = homes.iter().any(|home| relative.starts_with(home));
+            if words.contains(krate) && !is_home {
                 violations.push(format!("{} names `{krate}`", relative.display()));
             }
         }

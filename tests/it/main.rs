@@ -6,6 +6,7 @@ mod architecture;
 mod blocking;
 mod checkpoint_store;
 mod connect;
+mod credentials;
 mod dead_letters;
 mod input;
 mod network;

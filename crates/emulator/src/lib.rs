@@ -43,13 +43,14 @@ mod emulator;
 #[cfg(feature = "unstable-fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod issuer;
 mod storage;
 
 pub use emulator::{
-    BadFrame, BlobFaults, BlobOperation, ConfigError, ConnectionStatus, Emulator, EmulatorBuilder,
-    EmulatorError, Event, Faults, HubStatus, InProcessStream, PartitionProperties, PartitionStatus,
-    PropertyValue, ReaderStatus, RecordedEvent, ReplyFault, ResetStage, SentEvent, StartError,
-    Status, TlsFault,
+    AmqpRequests, BadFrame, BlobFaults, BlobOperation, ConfigError, ConnectionStatus, Emulator,
+    EmulatorBuilder, EmulatorError, Event, Faults, HubStatus, InProcessStream, PartitionProperties,
+    PartitionStatus, PropertyValue, ReaderStatus, RecordedEvent, ReplyFault, ResetStage, SentEvent,
+    StartError, Status, TlsFault,
 };
 pub use storage::DataError;
 

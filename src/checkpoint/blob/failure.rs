@@ -63,6 +63,18 @@ impl Failure {
         Self::new(Class::Ambiguous, StoreErrorKind::Unavailable, detail)
     }
 
+    /// The failure that was given to a client library to carry it through.
+    pub(super) fn behind(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let mut next = error.source();
+        while let Some(source) = next {
+            if let Some(failure) = source.downcast_ref::<Self>() {
+                return Some(failure.clone());
+            }
+            next = source.source();
+        }
+        None
+    }
+
     /// A request that was never sent.
     pub(super) fn unsent(error: &(dyn StdError + 'static)) -> Self {
         Self::new(Class::NotDone, StoreErrorKind::Unavailable, describe(error))

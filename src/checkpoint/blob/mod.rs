@@ -1,5 +1,6 @@
 //! Ownership and checkpoint records in a container of blob storage, as all Azure SDKs keep them.
 
+mod authorizer;
 #[cfg(feature = "unstable-bench")]
 pub(super) mod bench;
 mod container;
@@ -7,6 +8,7 @@ mod failure;
 mod folder;
 #[cfg(feature = "unstable-fuzz")]
 pub(super) mod fuzz;
+mod kept;
 #[cfg(feature = "legacy-storage")]
 mod legacy;
 mod legacy_checkpoints;

@@ -207,7 +207,7 @@ pub enum BlobStoreConfigError {
     #[error(transparent)]
     ConnectionString(#[from] ConnectionStringError),
     /// A token would travel without encryption.
-    #[error("a token credential needs an https account URL")]
+    #[error("a token credential needs an https account URL, except on this machine")]
     InsecureTransport,
     /// The account URL is not the http or https URL of a blob service.
     #[error("the account URL is not valid: {reason}")]

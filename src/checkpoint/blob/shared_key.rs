@@ -37,7 +37,7 @@ pub(super) struct SharedKey {
 
 impl SharedKey {
     pub(super) fn new(
-        account_name: String,
+        account_name: impl Into<String>,
         account_key: &Secret,
     ) -> Result<Self, ConnectionStringError> {
         let key = Hmac::new_from_slice(&decode_key(account_key)?).map_err(|_| {
@@ -46,6 +46,7 @@ impl SharedKey {
                 reason: "it cannot be used as a key",
             }
         })?;
+        let account_name = account_name.into();
         Ok(Self { account_name, key })
     }
 
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn the_mac_is_hmac_sha256() {
         // RFC 4231, test case 2.
-        let key = SharedKey::new("acc".to_owned(), &Secret::new("SmVmZQ==")).unwrap();
+        let key = SharedKey::new("acc", &Secret::new("SmVmZQ==")).unwrap();
         assert_eq!(
             key.sign("what do ya want for nothing?"),
             "SharedKey acc:W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM="
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn nothing_secret_prints() {
-        let key = SharedKey::new("acc".to_owned(), &Secret::new("SmVmZQ==")).unwrap();
+        let key = SharedKey::new("acc", &Secret::new("SmVmZQ==")).unwrap();
         let shown = format!("{key:?} {key:#?}");
         assert!(
             !shown.contains("SmVmZQ") && !shown.contains("Jefe"),

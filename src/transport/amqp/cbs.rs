@@ -1,16 +1,16 @@
-//! Claims-based security: telling the service who we are, once per hour and entity.
+//! Claims-based security: telling the service who we are, ahead of every expiry and once for each entity.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fe2o3_amqp_types::primitives::{SimpleValue, Timestamp, Value};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinError;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, JoinMap};
 
-use crate::credential::{EventHubsCredential, Secret};
+use crate::credential::renewal::{FLOOR, MINT_TIMEOUT};
+use crate::credential::{CredentialKind, EventHubsCredential, Secret, Versioned};
 use crate::error::{TransportError, TransportErrorKind};
 
 use super::TARGET;
@@ -19,84 +19,75 @@ use super::deadline::Deadline;
 use super::errors::Scope;
 use super::failure::Failure;
 use super::filter::unix_millis;
+use super::grants::Grants;
 use super::rpc::{Refusal, Request, RpcLink};
 use super::token::{Token, mint};
-
-/// Least time between two tokens for one entity, so that a token source that hands out stale tokens, or none,
-/// cannot make a busy loop of the renewal.
-const FLOOR: Duration = Duration::from_secs(5);
-
-/// Longest time for one renewal.
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests waiting while a token is put. More callers wait.
 const QUEUE: usize = 64;
 
-/// What the service has accepted about one entity.
-struct Grant {
-    text: Secret,
-    expires_at: Instant,
-    /// When to renew, or to forget what cannot be renewed.
-    due_at: Instant,
-    renewable: bool,
+/// Who we are, and where it is told that the service may soon not believe it any more.
+#[derive(Clone)]
+pub(super) struct Identity {
+    pub(super) credential: EventHubsCredential,
+    pub(super) trouble: Trouble,
 }
 
-impl Grant {
-    fn new(token: Token, now: Instant) -> Self {
-        let life = token
-            .expires_at
-            .duration_since(SystemTime::now())
-            .unwrap_or_default();
-        let due = if token.renewable {
-            // Early enough that a few renewals may fail before anything expires.
-            life.mul_f64(0.8).max(FLOOR)
-        } else {
-            life
-        };
-        Self {
-            text: token.text,
-            expires_at: now + life,
-            due_at: now + due,
-            renewable: token.renewable,
-        }
+/// The last renewal that failed, until somebody asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<TransportError>>>);
+
+impl Trouble {
+    fn note(&self, error: TransportError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    pub(super) fn take(&self) -> Option<TransportError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-enum Command {
-    Authorize(Authorize),
-    Forget { audience: String },
-}
+type Reply = oneshot::Sender<Result<Secret, Failure>>;
 
 struct Authorize {
     audience: String,
     /// Whether the service has refused what was granted before.
     again: bool,
+    waiter: Waiter,
+}
+
+/// Somebody who cannot go on without a token.
+struct Waiter {
     deadline: Deadline,
-    reply: oneshot::Sender<Result<Secret, Failure>>,
+    reply: Reply,
 }
 
 /// The `$cbs` links of a connection, owned by one task.
 #[derive(Debug)]
 pub(super) struct Cbs {
-    requests: mpsc::Sender<Command>,
+    grants: Arc<Grants>,
+    credential: EventHubsCredential,
+    requests: mpsc::Sender<Authorize>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Cbs {
-    pub(super) fn start(
-        sessions: Sessions,
-        vitals: Vitals,
-        credential: EventHubsCredential,
-    ) -> Self {
+    pub(super) fn start(sessions: Sessions, vitals: Vitals, identity: Identity) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
+        let grants = Arc::<Grants>::default();
+        let credential = identity.credential.clone();
         let task = Task {
             sessions,
             vitals,
-            credential,
+            identity,
             link: None,
-            grants: BTreeMap::new(),
+            grants: Arc::clone(&grants),
+            minting: JoinMap::new(),
+            waiting: BTreeMap::new(),
         };
         Self {
+            grants,
+            credential,
             requests,
             task: Mutex::new(Some(AbortOnDropHandle::new(tokio::spawn(task.run(queue))))),
         }
@@ -110,22 +101,24 @@ impl Cbs {
         again: bool,
         deadline: &Deadline,
     ) -> Result<Secret, Failure> {
-        let lost = || Failure {
-            error: TransportError::new(TransportErrorKind::ConnectionLost, "authorizing"),
-            scope: Scope::Connection,
-        };
+        let version = self.credential.0.version();
+        // Past the task: whoever has a grant does not wait for somebody else's token.
+        if !again && let Some(text) = self.grants.valid(&audience, version, Instant::now()) {
+            return Ok(text);
+        }
         let (reply, answer) = oneshot::channel();
-        let request = Authorize {
-            audience,
-            again,
+        let waiter = Waiter {
             deadline: deadline.clone(),
             reply,
         };
+        let request = Authorize {
+            audience,
+            again,
+            waiter,
+        };
         let exchange = async {
-            self.requests
-                .send(Command::Authorize(request))
-                .await
-                .map_err(|_| lost())?;
+            let sent = self.requests.send(request).await;
+            sent.map_err(|_| lost())?;
             answer.await.map_err(|_| lost())?
         };
         deadline
@@ -136,10 +129,7 @@ impl Cbs {
 
     /// Forgets a grant that the service does not honour.
     pub(super) fn forget(&self, audience: &str) {
-        // With a full queue somebody is authorizing anyway, and a refused attach renews the token.
-        let _ = self.requests.try_send(Command::Forget {
-            audience: audience.to_owned(),
-        });
+        self.grants.forget(audience);
     }
 
     /// Waits for the task, which ends with the connection.
@@ -155,98 +145,157 @@ impl Cbs {
     }
 }
 
+fn lost() -> Failure {
+    Failure {
+        error: TransportError::new(TransportErrorKind::ConnectionLost, "authorizing"),
+        scope: Scope::Connection,
+    }
+}
+
 struct Task {
     sessions: Sessions,
     vitals: Vitals,
-    credential: EventHubsCredential,
+    identity: Identity,
     link: Option<RpcLink>,
-    grants: BTreeMap<String, Grant>,
+    grants: Arc<Grants>,
+    /// Tokens that the credential has been asked for, by audience: one at a time for each.
+    minting: JoinMap<String, Result<Token, TransportError>>,
+    /// Who waits for them. A renewal has nobody waiting.
+    waiting: BTreeMap<String, Vec<Waiter>>,
 }
 
 impl Task {
-    async fn run(mut self, mut requests: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Authorize>) {
         let (stop, dead) = (self.vitals.stop().clone(), self.vitals.dead().clone());
+        let mut key = match &self.identity.credential.0 {
+            CredentialKind::SharedAccessKey(key) => Some(key.watch()),
+            CredentialKind::SharedAccessSignature(_)
+            | CredentialKind::RenewableSignature(_)
+            | CredentialKind::Token(_) => None,
+        };
         loop {
-            let due = self.grants.values().map(|grant| grant.due_at).min();
+            let due = self.grants.next_due();
             tokio::select! {
-                // The end first, then those who wait, then what may wait.
+                // The end first, then a new key, so that nobody is answered by what was known of the old one, then
+                // those who wait, then what may wait.
                 biased;
                 () = stop.cancelled() => return,
                 () = dead.cancelled() => return,
+                () = replaced(&mut key) => {
+                    tracing::info!(target: TARGET, "the key was replaced; tokens are renewed");
+                    self.grants.rotate(Instant::now(), &mut rand::rng());
+                }
                 request = requests.recv() => match request {
-                    Some(Command::Authorize(request)) => self.answer(request).await,
-                    Some(Command::Forget { audience }) => {
-                        self.grants.remove(&audience);
-                    }
+                    Some(request) => self.asked(request),
                     None => return,
                 },
-                () = sleep_until(due) => self.renew(&stop).await,
-            }
-        }
-    }
-
-    async fn answer(&mut self, request: Authorize) {
-        if request.reply.is_closed() {
-            return;
-        }
-        let now = Instant::now();
-        let granted = self
-            .grants
-            .get(&request.audience)
-            .filter(|grant| grant.expires_at > now && !request.again)
-            .map(|grant| grant.text.clone());
-        let answer = match granted {
-            Some(text) => Ok(text),
-            None => self.put(&request.audience, &request.deadline).await,
-        };
-        // Nobody waiting any more is no loss: the grant is kept.
-        let _ = request.reply.send(answer);
-    }
-
-    /// Renews the grant that is due.
-    async fn renew(&mut self, stop: &CancellationToken) {
-        let now = Instant::now();
-        let Some(audience) = self
-            .grants
-            .iter()
-            .find(|(_, grant)| grant.due_at <= now)
-            .map(|(audience, _)| audience.clone())
-        else {
-            return;
-        };
-        if self
-            .grants
-            .get(&audience)
-            .is_some_and(|grant| grant.renewable)
-        {
-            let deadline = Deadline::new(now + RENEWAL_TIMEOUT, stop);
-            match self.put(&audience, &deadline).await {
-                Ok(_) => {
-                    tracing::debug!(target: TARGET, audience, "token renewed");
-                    return;
+                Some((audience, minted)) = self.minting.join_next() => {
+                    self.minted(audience, minted).await;
                 }
-                Err(failure) => {
-                    tracing::warn!(target: TARGET, audience, error = %failure.error, "token not renewed");
+                () = sleep_until(due) => {
+                    for audience in self.grants.take_due(Instant::now()) {
+                        self.mint(audience);
+                    }
                 }
             }
         }
-        let now = Instant::now();
-        if let Some(grant) = self.grants.get_mut(&audience) {
-            grant.due_at = now + FLOOR;
-            if grant.expires_at <= now {
-                // The next operation tries again and tells its caller what is wrong.
-                self.grants.remove(&audience);
+    }
+
+    fn asked(&mut self, request: Authorize) {
+        let Authorize {
+            audience,
+            again,
+            waiter,
+        } = request;
+        if waiter.reply.is_closed() {
+            return;
+        }
+        let (now, version) = (Instant::now(), self.identity.credential.0.version());
+        let known = match self.grants.valid(&audience, version, now) {
+            Some(text) if !again => Some(Ok(text)),
+            _ => self.grants.refused(&audience, now).map(Err),
+        };
+        match known {
+            Some(answer) => {
+                // Nobody waiting any more is no loss.
+                let _ = waiter.reply.send(answer);
+            }
+            None => {
+                let waiting = self.waiting.entry(audience.clone()).or_default();
+                waiting.push(waiter);
+                self.mint(audience);
             }
         }
     }
 
-    /// Puts a fresh token; on a link that turns out to be stale once more on a new one.
-    async fn put(&mut self, audience: &str, deadline: &Deadline) -> Result<Secret, Failure> {
-        let minted = deadline
-            .wait("waiting for a token", mint(&self.credential, audience))
-            .await
-            .and_then(|minted| minted);
-        let token = minted.map_err(Failure::of_link)?;
+    /// Asks the credential, beside everything else: it may be slow.
+    fn mint(&mut self, audience: String) {
+        if self.minting.contains_key(&audience) {
+            return;
+        }
+        let credential = self.identity.credential.clone();
+        self.minting.spawn(audience.clone(), async move {
+            mint(&credential, &audience).await
+        });
+    }
+
+    /// Takes a token to the service, and the outcome to those who wait for it.
+    async fn minted(
+        &mut self,
+        audience: String,
+        minted: Result<Result<Token, TransportError>, JoinError>,
+    ) {
+        let waiting = self.waiting.remove(&audience).unwrap_or_default();
+        let is_renewal = waiting.is_empty();
+        let minted = minted.unwrap_or_else(|_| {
+            let kind = TransportErrorKind::CredentialUnavailable;
+            Err(TransportError::new(kind, "the credential panicked"))
+        });
+        let deadline = self.put_deadline(&audience, &waiting);
+        let put = match minted {
+            Ok(token) => self.put(token, &audience, &deadline).await,
+            Err(error) => Err(Failure::of_link(error)),
+        };
+        match &put {
+            Ok(_) => tracing::debug!(target: TARGET, audience, is_renewal, "token accepted"),
+            Err(failure) => {
+                let now = Instant::now();
+                self.grants.fail(&audience, failure, now, &mut rand::rng());
+                if is_renewal && failure.error.kind() != TransportErrorKind::Closed {
+                    let left = self.grants.left(&audience, now);
+                    let error = &failure.error;
+                    tracing::warn!(target: TARGET, audience, %error, ?left, "token not renewed");
+                    self.identity.trouble.note(error.repeated());
+                }
+            }
+        }
+        for waiter in waiting {
+            let answer = match &put {
+                Ok(text) => Ok(text.clone()),
+                Err(failure) => Err(failure.repeated()),
+            };
+            let _ = waiter.reply.send(answer);
+        }
+    }
+
+    /// As long as somebody waits for it; a renewal must be done, or have failed, before the grant ends.
+    fn put_deadline(&self, audience: &str, waiting: &[Waiter]) -> Deadline {
+        let now = Instant::now();
+        let last = waiting.iter().map(|waiter| waiter.deadline.at()).max();
+        let at = last.unwrap_or_else(|| {
+            let left = self.grants.left(audience, now);
+            now + left.clamp(FLOOR, MINT_TIMEOUT)
+        });
+        Deadline::new(at, self.vitals.stop())
+    }
+
+    /// Puts a token; on a link that turns out to be stale once more on a new one.
+    async fn put(
+        &mut self,
+        token: Token,
+        audience: &str,
+        deadline: &Deadline,
+    ) -> Result<Secret, Failure> {
         loop {
             let (mut link, reused) = match self.link.take() {
                 Some(link) => (link, true),
@@ -271,13 +320,12 @@ impl Task {
                 Ok(_) => {
                     self.link = Some(link);
                     let text = token.text.clone();
-                    self.grants
-                        .insert(audience.to_owned(), Grant::new(token, Instant::now()));
+                    let now = Instant::now();
+                    self.grants.accept(audience, token, now, &mut rand::rng());
                     return Ok(text);
                 }
                 Err(Refusal::Status(error)) => {
                     self.link = Some(link);
-                    self.grants.remove(audience);
                     return Err(Failure::of_link(error));
                 }
                 Err(Refusal::Broken(failure)) => {
@@ -315,35 +363,13 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn grant(life: u64, renewable: bool) -> (Duration, Duration) {
-        let now = Instant::now();
-        let token = Token {
-            text: Secret::new("canary"),
-            kind: "jwt",
-            expires_at: SystemTime::now() + Duration::from_secs(life),
-            renewable,
-        };
-        let grant = Grant::new(token, now);
-        (grant.due_at - now, grant.expires_at - now)
+/// Completes when the key is replaced by another one.
+async fn replaced(key: &mut Option<watch::Receiver<Versioned>>) {
+    // The sender lives in the credential, which the task holds.
+    if let Some(key) = key
+        && key.changed().await.is_ok()
+    {
+        return;
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn renewal_comes_at_four_fifths_of_the_life_but_never_in_a_hurry() {
-        let is_about = |duration: Duration, secs: u64| {
-            duration <= Duration::from_secs(secs)
-                && duration > Duration::from_secs(secs) - Duration::from_millis(500)
-        };
-        let (due, expires) = grant(3600, true);
-        assert!(is_about(due, 2880) && is_about(expires, 3600), "{due:?}");
-        assert_eq!(grant(1, true).0, FLOOR);
-        let (due, expires) = grant(3600, false);
-        assert_eq!(
-            due, expires,
-            "what cannot be renewed is forgotten when it ends"
-        );
-    }
+    std::future::pending().await
 }

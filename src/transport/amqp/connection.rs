@@ -16,10 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::credential::EventHubsCredential;
 use crate::error::{TransportError, TransportErrorKind};
 
-use super::cbs::Cbs;
+use super::cbs::{Cbs, Identity};
 use super::deadline::Deadline;
 use super::dial::{self, Path};
 use super::endpoint::Endpoint;
@@ -153,7 +152,7 @@ impl Connection {
         endpoint: &Endpoint,
         options: &AmqpOptions,
         path: &Path<'_>,
-        credential: &EventHubsCredential,
+        identity: &Identity,
         deadline: &Deadline,
     ) -> Result<Self, TransportError> {
         let doing = format!("connecting to {path}");
@@ -204,7 +203,7 @@ impl Connection {
             options.close_timeout,
         ));
         Ok(Self {
-            cbs: Cbs::start(sessions.clone(), vitals.clone(), credential.clone()),
+            cbs: Cbs::start(sessions.clone(), vitals.clone(), identity.clone()),
             vitals,
             sessions,
             links,

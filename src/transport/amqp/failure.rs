@@ -30,6 +30,14 @@ impl Failure {
         }
     }
 
+    /// The same once more, for another one who waits.
+    pub(super) fn repeated(&self) -> Self {
+        Self {
+            error: self.error.repeated(),
+            scope: self.scope,
+        }
+    }
+
     fn new(kind: Kind, context: String, scope: Scope) -> Self {
         Self {
             error: TransportError::new(kind, context),

@@ -12,6 +12,7 @@ mod failure;
 mod filter;
 #[cfg(feature = "unstable-fuzz")]
 pub(super) mod fuzz;
+mod grants;
 mod guard;
 mod head;
 mod management;
@@ -40,6 +41,7 @@ use crate::error::{TransportError, TransportErrorKind};
 use crate::model::{EventHubProperties, PartitionId, PartitionProperties};
 
 use super::{PartitionReceiver, ReceiverOptions, Transport};
+use cbs::{Identity, Trouble};
 use deadline::Deadline;
 use endpoint::Endpoint;
 use errors::Scope;
@@ -74,6 +76,7 @@ pub struct AmqpTransport {
     endpoint: Endpoint,
     options: AmqpOptions,
     slot: Slot,
+    trouble: Trouble,
     closed: CancellationToken,
 }
 
@@ -160,15 +163,16 @@ impl AmqpTransport {
         options: AmqpOptions,
     ) -> Self {
         let closed = CancellationToken::new();
+        let trouble = Trouble::default();
+        let identity = Identity {
+            credential,
+            trouble: trouble.clone(),
+        };
         Self {
-            slot: Slot::new(
-                endpoint.clone(),
-                options.clone(),
-                credential,
-                closed.clone(),
-            ),
+            slot: Slot::new(endpoint.clone(), options.clone(), identity, closed.clone()),
             endpoint,
             options,
+            trouble,
             closed,
         }
     }
@@ -335,6 +339,10 @@ impl Transport for AmqpTransport {
                 Err(failure) => return Err(self.told(failure)),
             }
         }
+    }
+
+    fn take_trouble(&self) -> Option<TransportError> {
+        self.trouble.take()
     }
 
     async fn close(&self) {

@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::credential::EventHubsCredential;
 use crate::error::{TransportError, TransportErrorKind};
 use crate::network::{HttpProxy, client_config};
 use crate::telemetry::chain;
 
+use super::cbs::Identity;
 use super::connection::Connection;
 use super::deadline::Deadline;
 use super::dial::Path;
@@ -29,7 +29,7 @@ use super::{AmqpOptions, TARGET};
 pub(super) struct Slot {
     endpoint: Endpoint,
     options: AmqpOptions,
-    credential: EventHubsCredential,
+    identity: Identity,
     proxy: Option<HttpProxy>,
     closed: CancellationToken,
     state: Mutex<State>,
@@ -102,7 +102,7 @@ impl Slot {
     pub(super) fn new(
         endpoint: Endpoint,
         options: AmqpOptions,
-        credential: EventHubsCredential,
+        identity: Identity,
         closed: CancellationToken,
     ) -> Self {
         let way = &endpoint.way;
@@ -110,7 +110,7 @@ impl Slot {
             proxy: options.proxy.toward(&way.host, way.port, way.tls),
             endpoint,
             options,
-            credential,
+            identity,
             closed,
             state: Mutex::default(),
             retired: StdMutex::default(),
@@ -192,7 +192,7 @@ impl Slot {
             &self.endpoint,
             &self.options,
             &path,
-            &self.credential,
+            &self.identity,
             deadline,
         )
         .await

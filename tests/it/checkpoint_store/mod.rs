@@ -22,6 +22,7 @@ macro_rules! for_each_backend {
 }
 
 mod conformance;
+mod credentials;
 mod dead_letters;
 mod faults;
 mod foreign_records;

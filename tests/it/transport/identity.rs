@@ -201,6 +201,6 @@ async fn a_failing_token_source_is_reported_and_not_hammered() {
     let issued = source.issued.load(Ordering::SeqCst);
     assert!((2..=4).contains(&issued), "{issued}");
     let error = open_error(&client, at("1", EventPosition::Earliest)).await;
-    assert_eq!(error.kind(), Kind::Unauthorized, "{error}");
+    assert_eq!(error.kind(), Kind::CredentialUnavailable, "{error}");
     client.close().await;
 }

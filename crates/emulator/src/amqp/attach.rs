@@ -1,6 +1,7 @@
 //! What becomes of an attach.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::address::Address;
 use super::cbs;
@@ -77,6 +78,9 @@ pub(crate) fn decide(
     core: &mut Core,
 ) -> Result<Accepted, AmqpError> {
     let address = address(attach);
+    if !matches!(Address::parse(address), Address::Cbs | Address::Management) {
+        core.service.counts.attaches.fetch_add(1, Ordering::Relaxed);
+    }
     match (Address::parse(address), attach.is_receiver) {
         (Address::Cbs, is_receiver) => {
             let seat = match core.service.has_single_cbs {

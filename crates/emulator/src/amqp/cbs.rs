@@ -1,5 +1,6 @@
 //! `$cbs`: put-token.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::codec::Value;
@@ -66,10 +67,18 @@ pub(crate) fn answer(request: &Request, service: &Service, grants: &mut Grants) 
             Ok(expiry_s) => grants.add(audience, expiry_s, now_s),
             Err(error) => {
                 tracing::info!(audience, %error, "put-token refused");
+                service
+                    .counts
+                    .tokens_refused
+                    .fetch_add(1, Ordering::Relaxed);
                 return failure(401, condition::UNAUTHORIZED, &error.to_string());
             }
         }
     }
+    service
+        .counts
+        .tokens_accepted
+        .fetch_add(1, Ordering::Relaxed);
     Reply::success(ACCEPTED, "Accepted", Value::Null)
 }
 

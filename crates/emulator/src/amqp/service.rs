@@ -27,6 +27,14 @@ pub(crate) enum WebSocketOrder {
 /// How it gets there.
 pub(crate) type WebSocketOrders = UnboundedSender<WebSocketOrder>;
 
+/// Requests that a client makes too many of when it is in trouble.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) tokens_accepted: AtomicU64,
+    pub(crate) tokens_refused: AtomicU64,
+    pub(crate) attaches: AtomicU64,
+}
+
 /// A connection as others see it.
 #[derive(Debug)]
 struct Peer {
@@ -50,6 +58,7 @@ pub(crate) struct Service {
     pub(crate) faults: FaultRules,
     pub(crate) pace: watch::Sender<Pace>,
     pub(crate) incomplete: Incomplete,
+    pub(crate) counts: Counts,
     /// Whether links and connections end when they are idle.
     pub(crate) ends_idle: bool,
     /// Whether a connection may have one pair of `$cbs` links only.
@@ -66,6 +75,7 @@ impl Service {
             faults: FaultRules::default(),
             pace: watch::Sender::new(Pace::default()),
             incomplete: Incomplete::default(),
+            counts: Counts::default(),
             ends_idle: false,
             has_single_cbs: false,
             connections: Mutex::new(BTreeMap::new()),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{
+    auth::{AccountKey, InvalidKey},
     conditions::Conditions,
     errors::{ErrorCode, StorageError},
     metadata::Metadata,
@@ -43,6 +44,12 @@ impl BlobAccount {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Replaces the key.
+    pub(crate) fn set_key(&self, key: &str) -> Result<(), InvalidKey> {
+        self.service.set_key(AccountKey::from_base64(key)?);
+        Ok(())
     }
 
     /// Deletes a container with its blobs.

@@ -41,6 +41,7 @@ pub(crate) use self::{
     state::Store as BlobStore,
 };
 use self::{server::Listening, service::BlobService};
+use crate::issuer::Issuer;
 
 /// The account every Azure storage emulator has.
 pub(crate) const WELL_KNOWN_ACCOUNT: &str = "devstoreaccount1";
@@ -77,6 +78,8 @@ pub(crate) struct BlobOptions {
     pub(crate) account: String,
     /// Its key; without one, requests are not checked.
     pub(crate) key: Option<AccountKey>,
+    /// Whose bearer tokens are good as well.
+    pub(crate) issuer: Option<Issuer>,
     /// Whether requests and signatures may be too old; a driven clock wants this off.
     pub(crate) check_dates: bool,
     /// The clock behind `Date` and `Last-Modified`.
@@ -105,6 +108,7 @@ impl Default for BlobOptions {
         Self {
             account: WELL_KNOWN_ACCOUNT.to_owned(),
             key: AccountKey::from_base64(WELL_KNOWN_KEY).ok(),
+            issuer: None,
             check_dates: true,
             clock: WallClock::default(),
             deviations: Deviations::default(),

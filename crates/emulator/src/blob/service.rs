@@ -20,7 +20,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     BlobOptions,
-    auth::{Gate, Grant},
+    auth::{AccountKey, Gate, Grant},
     clock::WallClock,
     errors::{ErrorCode, StorageError},
     faults::{BlobFaults, BodyEnd, FaultPlan, FaultReply},
@@ -54,6 +54,8 @@ pub(crate) struct BlobService(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     options: BlobOptions,
+    /// The key that the options began with, or another since.
+    key: Mutex<Option<AccountKey>>,
     store: Mutex<Store>,
     /// What listings show while a fault keeps them stale.
     stale: Mutex<Option<Store>>,
@@ -66,7 +68,9 @@ impl BlobService {
     pub(crate) fn new(mut options: BlobOptions) -> Self {
         let empty = || Store::new(options.limits, options.deviations);
         let store = options.store.take().unwrap_or_else(empty);
+        let key = Mutex::new(options.key.take());
         Self(Arc::new(Inner {
+            key,
             store: Mutex::new(store),
             stale: Mutex::new(None),
             faults: BlobFaults::default(),
@@ -83,6 +87,14 @@ impl BlobService {
     /// How the endpoint was set up.
     pub(crate) fn options(&self) -> &BlobOptions {
         &self.0.options
+    }
+
+    pub(super) fn set_key(&self, key: AccountKey) {
+        *self.key() = Some(key);
+    }
+
+    fn key(&self) -> MutexGuard<'_, Option<AccountKey>> {
+        self.0.key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stored state.
@@ -153,10 +165,12 @@ impl BlobService {
         check_version(&parts.headers)?;
         let target = Target::parse(&parts.method, &parts.uri, &options.account)?;
         let mut grant = Grant::Full;
-        if let Some(key) = &options.key {
+        let key = self.key().clone();
+        if let Some(key) = &key {
             let gate = Gate {
                 account: &options.account,
                 key,
+                issuer: options.issuer.as_ref(),
                 now: options.check_dates.then(|| self.clock().now()),
             };
             grant = gate.check(parts, &target)?;

@@ -12,6 +12,7 @@ use super::{Emulator, EmulatorError, StartError};
 use crate::amqp::{AmqpServer, Keys, Service, Transport};
 use crate::blob::{BlobOptions, BlobServer, Deviations, WallClock};
 use crate::broker::{Clock, Retention};
+use crate::issuer::Issuer;
 
 /// The event hub an emulator has if none is named.
 const DEFAULT_HUB: (&str, u32) = ("eventhub", 4);
@@ -162,9 +163,11 @@ impl EmulatorBuilder {
         if self.operation.is_like_azurite {
             blobs.deviations = Deviations::azurite();
         }
-        let (broker, blobs) = self.operation.open(self.retention, clock, blobs)?;
+        let (broker, mut blobs) = self.operation.open(self.retention, clock, blobs)?;
         let sas_key = self.sas_keys.first().cloned();
-        let keys = Keys::new(self.sas_keys.iter().cloned().collect());
+        let issuer = Issuer::default();
+        blobs.issuer = Some(issuer.clone());
+        let keys = Keys::with_issuer(self.sas_keys.iter().cloned().collect(), issuer);
         let service = Arc::new(
             Service::new(broker, keys)
                 .with_idle_rules(ends_idle)

@@ -81,6 +81,9 @@ pub enum EmulatorError {
     /// Event hub names have 1 to 256 letters, digits, periods, hyphens and underscores.
     #[error("'{0}' is not a name of an event hub")]
     InvalidHubName(String),
+    /// The key of a storage account is base64.
+    #[error("the key is not base64")]
+    InvalidKey,
     /// An event hub has 1 to 2000 partitions.
     #[error("{0} is not a possible number of partitions")]
     InvalidPartitionCount(u32),

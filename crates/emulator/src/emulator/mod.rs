@@ -17,6 +17,7 @@ mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use crate::amqp::{BadFrame, ReplyFault, ResetStage, TlsFault};
@@ -67,6 +68,18 @@ pub struct SentEvent {
     pub sequence_number: i64,
     /// Its offset.
     pub offset: String,
+}
+
+/// What clients have asked of the Event Hubs side, from [`Emulator::amqp_requests`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AmqpRequests {
+    /// Tokens that were taken, those included that faults then answered otherwise.
+    pub tokens_accepted: u64,
+    /// Tokens that were refused: forged, expired, or for something else.
+    pub tokens_refused: u64,
+    /// Attaches of event links, those included that were refused.
+    pub attaches: u64,
 }
 
 /// State of a partition, as the management node tells it.
@@ -246,6 +259,43 @@ impl Emulator {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.service.connection_count()
+    }
+
+    /// What clients have asked of the Event Hubs side so far.
+    #[must_use]
+    pub fn amqp_requests(&self) -> AmqpRequests {
+        let counts = &self.service.counts;
+        AmqpRequests {
+            tokens_accepted: counts.tokens_accepted.load(Ordering::Relaxed),
+            tokens_refused: counts.tokens_refused.load(Ordering::Relaxed),
+            attaches: counts.attaches.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Issues a bearer token for a scope, `https://eventhubs.azure.net//.default` or
+    /// `https://storage.azure.com/.default`, as an identity provider would. No other emulator takes it.
+    #[must_use]
+    pub fn issue_token(&self, scope: &str, lifetime: Duration) -> String {
+        self.service.keys.issuer().issue(scope, lifetime)
+    }
+
+    /// Adds a shared access key or replaces it, as [`EmulatorBuilder::with_sas_key`] does before the
+    /// start; needs one to have been set there. What tokens of the old key have opened stays open
+    /// until they expire.
+    pub fn set_sas_key(&self, name: &str, key: &str) {
+        self.service.keys.set(name, key);
+    }
+
+    /// Replaces the key of the storage account, in base64.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::InvalidKey`] if it is not.
+    pub fn set_storage_key(&self, key: &str) -> Result<(), EmulatorError> {
+        self.blob
+            .account()
+            .set_key(key)
+            .map_err(|_| EmulatorError::InvalidKey)
     }
 
     /// Disturbs the Event Hubs side on purpose.

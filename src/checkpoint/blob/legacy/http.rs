@@ -11,12 +11,11 @@ use azure_core_legacy::{Body, HttpClient, Request, Response, StatusCode, error::
 use bytes::{Bytes, BytesMut};
 use url::Url;
 
+use super::super::authorizer::{Authorizer, Headers, set};
 use super::super::failure::{Class, Failure};
 use super::super::requests::{CONNECT_TIMEOUT, MAX_ANSWER};
 use super::super::route::Route;
 use super::super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
-use super::signing::{Headers, Signer, set};
-use crate::credential::StorageCredential;
 use crate::error::StoreErrorKind;
 
 /// Connections kept open for the next requests: as many as the load balancer has writes under way.
@@ -26,14 +25,14 @@ const MAX_IDLE: usize = 32;
 pub(super) struct PooledClient {
     http: reqwest_legacy::Client,
     route: Route,
-    signer: Signer,
+    authorizer: Authorizer,
     api_version: String,
 }
 
 impl PooledClient {
     pub(super) fn new(
         account_url: &Url,
-        credential: StorageCredential,
+        authorizer: Authorizer,
         options: &BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
         let (route, tls) = Route::new(account_url, options)?;
@@ -56,7 +55,7 @@ impl PooledClient {
         Ok(Self {
             http: http.build()?,
             route,
-            signer: Signer::new(credential)?,
+            authorizer,
             api_version: options.api_version.clone(),
         })
     }
@@ -77,7 +76,9 @@ impl PooledClient {
         // A checksum of a range, which nothing looks at and Azurite refuses.
         headers.retain(|(name, _)| name != "x-ms-range-get-content-crc64");
         let method = request.method().as_ref();
-        self.signer.sign(method, &mut url, &mut headers).await?;
+        self.authorizer
+            .authorize(method, &mut url, &mut headers)
+            .await?;
 
         let method = reqwest_legacy::Method::from_bytes(method.as_bytes()).map_err(invalid)?;
         let mut outgoing = self.http.request(method, url);
@@ -93,6 +94,7 @@ impl PooledClient {
             .await
             .map_err(|error| self.unanswered(error))?;
         let status = answer.status().as_u16();
+        self.authorizer.answered(status);
         if !answer.status().is_success() {
             let header = |name| answer.headers().get(name)?.to_str().ok();
             return Err(Failure::answered(status, header, SystemTime::now()));

@@ -1,9 +1,7 @@
 //! The container over `azure_storage_blobs` 0.21, the frozen client library (feature `legacy-storage`).
 
 mod http;
-mod signing;
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +15,7 @@ use futures_util::TryStreamExt as _;
 use url::Url;
 
 use self::http::PooledClient;
+use super::authorizer::Authorizer;
 use super::failure::Failure;
 use super::metadata::Metadata;
 use super::requests::{
@@ -42,7 +41,14 @@ impl Client {
             account: String::new(),
             uri: account_url.as_str().trim_end_matches('/').to_owned(),
         };
-        let transport = Arc::new(PooledClient::new(account_url, credential, options)?);
+        let mut container_url = account_url.clone();
+        container_url
+            .path_segments_mut()
+            .map_err(|()| BlobStoreConfigError::Client)?
+            .pop_if_empty()
+            .push(container_name);
+        let authorizer = Authorizer::new(credential, &container_url)?;
+        let transport = Arc::new(PooledClient::new(account_url, authorizer, options)?);
         // The library logs its requests with the signature, so they are signed below it, by the transport.
         let builder = ClientBuilder::with_location(location, StorageCredentials::anonymous())
             .retry(RetryOptions::none())
@@ -130,12 +136,8 @@ impl ContainerRequests for Client {
 /// What the transport found out comes back as it was; the library only adds texts around it.
 impl From<azure_core_legacy::Error> for Failure {
     fn from(error: azure_core_legacy::Error) -> Self {
-        let mut next = error.source();
-        while let Some(source) = next {
-            if let Some(failure) = source.downcast_ref::<Self>() {
-                return failure.clone();
-            }
-            next = source.source();
+        if let Some(failure) = Self::behind(&error) {
+            return failure;
         }
         // An answer that the library cannot read.
         Self::unanswered(&error)

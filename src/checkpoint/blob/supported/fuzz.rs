@@ -10,7 +10,7 @@ use url::Url;
 use super::super::route::Route;
 use super::http::BoundedClient;
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError, Client};
-use crate::credential::{Secret, StorageCredential};
+use crate::credential::StorageCredential;
 
 #[derive(Debug)]
 struct Canned(Vec<u8>);
@@ -31,7 +31,7 @@ pub(in super::super) fn client(
     options: &BlobCheckpointStoreOptions,
     data: &[u8],
 ) -> Result<Client, BlobStoreConfigError> {
-    let credential = StorageCredential::SharedAccessSignature(Secret::new("sig=x"));
+    let credential = StorageCredential::shared_access_signature("sig=x");
     let (route, _) = Route::new(account_url, options)?;
     let http = BoundedClient::over(Arc::new(Canned(data.to_vec())), route);
     Client::over(account_url, "container", credential, options, http)

@@ -4,7 +4,6 @@
 pub(super) mod fuzz;
 mod http;
 mod signing;
-mod token;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -26,14 +25,13 @@ use futures_util::TryStreamExt as _;
 use url::Url;
 
 use self::http::BoundedClient;
-use self::signing::SharedKeyPolicy;
-use self::token::TokenAdapter;
+use self::signing::AuthorizationPolicy;
+use super::authorizer::Authorizer;
 use super::failure::Failure;
 use super::metadata::Metadata;
 use super::requests::{
     CONTENT_TYPE, ContainerRequests, MAX_CONTENT, Page, Record, quoted, unquoted,
 };
-use super::shared_key::SharedKey;
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 use crate::checkpoint::Written;
 use crate::credential::StorageCredential;
@@ -80,27 +78,12 @@ impl Client {
             },
             ..ClientOptions::default()
         };
-        let mut token: Option<Arc<dyn azure_core::credentials::TokenCredential>> = None;
-        match credential {
-            StorageCredential::AccountKey {
-                account_name,
-                account_key,
-            } => {
-                let key = SharedKey::new(account_name, &account_key)?;
-                let policy = Arc::new(SharedKeyPolicy(key));
-                client_options.per_try_policies.push(policy);
-            }
-            StorageCredential::SharedAccessSignature(signature) => {
-                let signature = signature.expose();
-                url.set_query(Some(signature.strip_prefix('?').unwrap_or(signature)));
-            }
-            StorageCredential::Token(credential) => {
-                token = Some(Arc::new(TokenAdapter(credential)));
-            }
-        }
+        let authorizer = Authorizer::new(credential, &url)?;
+        let policy = Arc::new(AuthorizationPolicy(authorizer));
+        client_options.per_try_policies.push(policy);
         BlobContainerClient::new(
             url,
-            token,
+            None,
             Some(BlobContainerClientOptions {
                 client_options,
                 version: options.api_version.clone(),
@@ -231,7 +214,8 @@ impl From<azure_core::Error> for Failure {
                 let header = |name| headers?.get_optional_str(&HeaderName::from_static(name));
                 Self::answered(u16::from(*status), header, SystemTime::now())
             }
-            ErrorKind::Connection | ErrorKind::Credential => Self::unsent(&error),
+            ErrorKind::Credential => Self::behind(&error).unwrap_or_else(|| Self::unsent(&error)),
+            ErrorKind::Connection => Self::unsent(&error),
             // `Io` for a lost connection, `DataConversion` for an answer that cannot be read.
             _ => Self::unanswered(&error),
         }

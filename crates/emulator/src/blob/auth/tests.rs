@@ -25,6 +25,7 @@ fn check(
     let gate = Gate {
         account: "devstoreaccount1",
         key: &AccountKey::from_base64(WELL_KNOWN_KEY).unwrap(),
+        issuer: None,
         now: Some(UNIX_EPOCH + Duration::from_secs(now)),
     };
     gate.check(&parts, &target).map_err(|error| {

@@ -14,7 +14,7 @@ use tokio_util::task::JoinMap;
 
 use super::fence::Fence;
 use super::handover::{Heir, hand_over};
-use super::pump::{Pump, PumpEnd, Shared};
+use super::pump::{Displaced, Pump, PumpEnd, Shared};
 use super::report::Reporter;
 use super::signal::StopSignal;
 use super::status::{Holding, Monitor};
@@ -100,6 +100,8 @@ pub(super) struct HeldOff {
     pub(super) until: Instant,
     /// It is not even ours: it was given back because nothing came, and is left to others for a while.
     pub(super) is_given_back: bool,
+    /// No receiver could be opened: somebody reads it at a higher level, whoever owns it.
+    pub(super) is_refused: bool,
     /// What displaced us; told once the records still say that the partition is ours.
     error: Option<TransportError>,
 }
@@ -380,8 +382,13 @@ impl Control {
                 displaced: Some(displaced),
                 ..
             }) => {
+                let Displaced {
+                    error,
+                    at,
+                    is_refused,
+                } = displaced;
                 let claimed = self.claimed.get(&partition_id);
-                if claimed.is_some_and(|claimed| displaced.at < *claimed) {
+                if !is_refused && claimed.is_some_and(|claimed| at < *claimed) {
                     // By an owner from whom we have taken the partition since.
                     return;
                 }
@@ -392,7 +399,8 @@ impl Control {
                 let held_off = HeldOff {
                     until,
                     is_given_back: false,
-                    error: Some(displaced.error),
+                    is_refused,
+                    error: Some(error),
                 };
                 self.held_off.insert(partition_id, held_off);
             }
@@ -404,6 +412,7 @@ impl Control {
                 let held_off = HeldOff {
                     until: Instant::now() + interval * 3 / 2,
                     is_given_back: true,
+                    is_refused: false,
                     error: None,
                 };
                 self.held_off.insert(partition_id.clone(), held_off);

@@ -402,8 +402,10 @@ impl Control {
             self.replaced.insert(partition_id.clone(), before);
         }
         if self.owned.insert(partition_id.clone(), etag).is_none() {
-            // Whoever displaced us before read what was not ours any more.
-            self.held_off.remove(&partition_id);
+            // Whoever displaced us before read what was not ours any more. Whoever had us refused still does: a foreign
+            // processor that takes the record from us and loses it again changes nothing about that.
+            self.held_off
+                .retain(|id, held_off| *id != partition_id || held_off.is_refused);
             self.claimed.insert(partition_id.clone(), Instant::now());
             self.shared.board.balancing.claimed(is_steal);
             tracing::info!(

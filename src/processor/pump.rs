@@ -110,6 +110,8 @@ pub(super) struct Displaced {
     pub(super) error: TransportError,
     /// When that was noticed.
     pub(super) at: Instant,
+    /// Whether no receiver could be opened at all: somebody reads at a higher level.
+    pub(super) is_refused: bool,
 }
 
 /// What a pump leaves behind.

@@ -219,7 +219,9 @@ impl<'a> Term<'a> {
             self.look_first().await;
         }
         loop {
-            let broken = match self.open(position.clone()).await {
+            let opened = self.open(position.clone()).await;
+            let is_refused = opened.is_err();
+            let broken = match opened {
                 Ok(opened) => {
                     let opened = watched(opened, &position, &self.pump.cell);
                     self.pump.fence.link_is_up(opened.silence());
@@ -261,8 +263,11 @@ impl<'a> Term<'a> {
             if error.is_ownership_lost() {
                 // The other side attached on purpose, and this side never answers in kind: whose the partition is,
                 // the ownership records tell.
-                let at = Instant::now();
-                return TermEnd::Displaced(Displaced { error, at });
+                return TermEnd::Displaced(Displaced {
+                    error,
+                    at: Instant::now(),
+                    is_refused,
+                });
             }
             if error.kind() == TransportErrorKind::InvalidPosition {
                 return self.nowhere(InvalidPositionError::Refused(error)).await;

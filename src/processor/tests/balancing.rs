@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::log::Log;
 use super::support::{
     FlakyStore, Recorder, Seen, builder, delivered, eventually, kin_builder, owners, scope,
 };
 use crate::checkpoint::{CheckpointStore as _, WriteCondition, WriteOutcome};
 use crate::error::{ProcessorError, StoreErrorKind};
-use crate::model::OwnerId;
+use crate::model::{EventPosition, OwnerId};
 use crate::processor::CloseReason;
 use crate::transport::fake::FakeEventHub;
+use crate::transport::{ReceiverOptions, Transport as _};
 
 /// Partitions of an owner, as the store says.
 async fn load(store: &FlakyStore, owner: &str) -> usize {
@@ -34,7 +37,7 @@ async fn a_second_processor_gets_half_and_no_event_is_lost() {
         for partition in 0..8 {
             hub.send(partition.to_string(), "x");
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(200)).await;
     }
     assert_eq!((load(&store, "a").await, load(&store, "b").await), (4, 4));
     for partition in 0..8 {
@@ -126,7 +129,7 @@ async fn an_outage_of_the_store_stops_neither_reading_nor_the_processor() {
     store.fail(Some(StoreErrorKind::Unavailable));
     for number in 1..60 {
         hub.send("0", "a");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         assert_eq!(recorder.events("0").last(), Some(&number));
     }
     let told = recorder
@@ -155,15 +158,15 @@ async fn who_starts_during_an_outage_blames_nobody_for_it() {
         .build(Recorder::new())
         .unwrap()
         .spawn();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     // Two are back already, the third is not.
     for (partition, name) in names.into_iter().enumerate().skip(1) {
         store.put(&partition.to_string().into(), &name.into()).await;
     }
     store.fail(None);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(3)).await;
     assert_eq!(load(&store, names[0]).await, 1, "it has time to come back");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(5)).await;
     assert_eq!(load(&store, names[0]).await, 0, "but not for ever");
     handle.shutdown().await.unwrap();
 }
@@ -183,7 +186,7 @@ async fn a_configuration_that_cannot_work_ends_run_at_the_start() {
             .build(Recorder::new())
             .unwrap()
             .spawn();
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        sleep(Duration::from_secs(30)).await;
         assert_eq!(handle.is_finished(), is_fatal, "{kind:?}");
         if is_fatal {
             let error = handle.join().await.unwrap_err();
@@ -204,7 +207,7 @@ async fn new_partitions_are_picked_up_while_running() {
         .spawn();
     eventually("started", || async { hub.receivers("0") == 1 }).await;
     hub.send("1", "a");
-    tokio::time::sleep(Duration::from_secs(65)).await;
+    sleep(Duration::from_secs(65)).await;
     assert_eq!(recorder.events("1"), [0]);
     handle.shutdown().await.unwrap();
 }
@@ -236,6 +239,63 @@ async fn a_lost_partition_stops_even_if_its_receiver_was_never_displaced() {
     handle.shutdown().await.unwrap();
 }
 
+/// An outsider reads at a higher level, so every attach is refused, and a foreign processor takes back at once what we
+/// claim. Each claim is a new reason to attach, but not to ask more often than the hold-off says.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_asks_once_an_interval_however_often_it_is_robbed_meanwhile() {
+    let (hub, store) = (FakeEventHub::new(2), FlakyStore::new());
+    let foreign = OwnerId::from("foreign");
+    let mut outsiders = Vec::new();
+    for partition in ["0", "1"] {
+        store.put(&partition.into(), &foreign).await;
+        let mut options =
+            ReceiverOptions::new("$Default", partition.into(), EventPosition::Earliest);
+        options.owner_level = Some(5);
+        outsiders.push(hub.open_receiver(options).await.unwrap());
+    }
+    let recorder = Recorder::new();
+    let interval = Duration::from_secs(10);
+    let handle = builder(&hub, &store, "me")
+        .with_load_balancing_interval(interval)
+        .with_partition_ownership_expiration(interval * 12)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    let begun = Instant::now();
+    let mut robberies = 0;
+    while begun.elapsed() < interval * 12 {
+        sleep(Duration::from_millis(100)).await;
+        for (partition, owner) in owners(&store).await {
+            if owner.as_ref() == Some(handle.owner_id()) {
+                store.put(&partition, &foreign).await;
+                robberies += 1;
+            }
+        }
+    }
+    assert!(robberies > 60, "{robberies}");
+    for partition in ["0", "1"] {
+        let begins = Seen::Initialized(partition.into());
+        let tries = recorder
+            .seen()
+            .iter()
+            .filter(|seen| **seen == begins)
+            .count();
+        assert!(
+            tries <= 13,
+            "partition {partition} was tried {tries} times in two minutes"
+        );
+    }
+
+    // Once the outsider has gone, and nobody robs us, nothing more is waited for than the rest of the hold-off.
+    drop(outsiders);
+    hub.send("0", "x");
+    hub.send("1", "x");
+    sleep(interval * 3 / 2).await;
+    let read = recorder.events("0").len() + recorder.events("1").len();
+    assert_eq!(read, 1, "the other one is the foreign processor's");
+    handle.shutdown().await.unwrap();
+}
+
 /// With 20 s somebody who renews every 30 s is robbed again and again.
 #[tokio::test(start_paused = true)]
 async fn a_short_expiration_is_warned_of_once_and_only_next_to_other_sdks() {
@@ -247,7 +307,7 @@ async fn a_short_expiration_is_warned_of_once_and_only_next_to_other_sdks() {
             .build(Recorder::new())
             .unwrap()
             .spawn();
-        tokio::time::sleep(Duration::from_secs(15)).await;
+        sleep(Duration::from_secs(15)).await;
         let is_warning = |line: &&String| line.contains("less than 90 s");
         assert_eq!(log.lines().iter().filter(is_warning).count(), warnings);
         handle.shutdown().await.unwrap();

@@ -62,6 +62,9 @@ pub(super) struct Control {
     pub(super) closing: JoinSet<()>,
     /// Partitions where a write of ours may have taken effect unseen, and the owner that we would have to wait for.
     pub(super) doubtful: BTreeMap<PartitionId, Option<OwnerId>>,
+    /// Ours until others of our kind claimed it; when that was seen, and whom we waited for ourselves. As long as they wait for
+    /// us they may write our name back.
+    pub(super) passed_on: BTreeMap<PartitionId, (Instant, Option<OwnerId>)>,
     /// Whether a stop would go on reading until others have taken over.
     pub(super) lingers: Arc<AtomicBool>,
     pub(super) partitions: BTreeSet<PartitionId>,
@@ -129,6 +132,7 @@ impl Control {
             contested: BTreeSet::new(),
             closing: JoinSet::new(),
             doubtful: BTreeMap::new(),
+            passed_on: BTreeMap::new(),
             lingers: Arc::default(),
             partitions: BTreeSet::new(),
             memory: Memory::default(),

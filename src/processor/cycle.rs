@@ -61,6 +61,7 @@ impl Control {
         self.judge_store();
         let snapshot = self.snapshot(listing);
         self.settle_awaited(&snapshot);
+        self.note_passed_on(&snapshot);
         self.make_way(&snapshot);
         self.listed = Some(begun);
         let is_contested = !std::mem::take(&mut self.contested).is_empty();
@@ -171,6 +172,24 @@ impl Control {
             }
             !is_over
         });
+    }
+
+    fn note_passed_on(&mut self, snapshot: &Snapshot) {
+        let now = Instant::now();
+        for (partition_id, record) in &snapshot.ownerships {
+            let was_ours =
+                self.owned.contains_key(partition_id) || self.contested.contains(partition_id);
+            let is_passed_on = record
+                .owner_id
+                .as_ref()
+                .is_some_and(|owner_id| is_waiting(&self.shared, owner_id));
+            if was_ours && is_passed_on {
+                let awaited = self.awaited.get(partition_id);
+                let waits_for = awaited.map(|(_, waiting)| waiting.from.clone());
+                self.passed_on
+                    .insert(partition_id.clone(), (now, waits_for));
+            }
+        }
     }
 
     /// Lets the handler finish with what others of our kind have claimed. They wait for that, so it is no loss.

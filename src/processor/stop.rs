@@ -38,11 +38,21 @@ pub(super) async fn stop(mut control: Control) -> StopReport {
     let stopper = control.shared.stopper.clone();
     let pending = Pending::of(&control);
     let mut closing = std::mem::take(&mut control.closing);
+    // Others who have claimed what was ours, or what we wait for, and who stop too, write our name back: there is a look at
+    // that in the end.
+    let suspect_time = control.shared.options.suspect_time();
+    for (partition_id, (since, waits_for)) in std::mem::take(&mut control.passed_on) {
+        if since.elapsed() < suspect_time && !control.owned.contains_key(&partition_id) {
+            control.doubtful.entry(partition_id).or_insert(waits_for);
+        }
+    }
     // What we wait for is being read by the owner before, which goes on.
     for (partition_id, (_, waiting)) in std::mem::take(&mut control.awaited) {
         if let Some(etag) = control.owned.remove(&partition_id) {
             let shared = Arc::clone(&control.shared);
             let is_doubtful = control.doubtful.contains_key(&partition_id);
+            let waits_for = control.doubtful.entry(partition_id.clone()).or_default();
+            waits_for.get_or_insert_with(|| waiting.from.clone());
             let pending = pending.clone();
             closing.spawn(async move {
                 let (id, from) = (partition_id.clone(), waiting.from);

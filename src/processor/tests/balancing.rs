@@ -77,7 +77,7 @@ async fn a_crashed_processor_is_replaced_after_the_expiration() {
     for partition in 0..4 {
         hub.send(partition.to_string(), "x");
     }
-    let crashed = tokio::time::Instant::now();
+    let crashed = Instant::now();
     for partition in 0..4 {
         delivered(&b, &partition.to_string(), &[0]).await;
     }
@@ -106,7 +106,7 @@ async fn a_stopped_processor_is_replaced_within_two_intervals() {
     let second = builder(&hub, &store, "b").build(b.clone()).unwrap().spawn();
     eventually("balanced", || async { load(&store, "b").await == 2 }).await;
     first.shutdown().await.unwrap();
-    let stopped = tokio::time::Instant::now();
+    let stopped = Instant::now();
     eventually("b owns all", || async { load(&store, "b").await == 4 }).await;
     assert!(
         stopped.elapsed() <= Duration::from_secs(2),

@@ -13,7 +13,7 @@ use super::support::{
 use crate::checkpoint::{CheckpointStore as _, WriteCondition, WriteOutcome};
 use crate::error::StoreErrorKind;
 use crate::model::{OwnerId, PartitionId};
-use crate::processor::{CloseReason, ProcessorHandle};
+use crate::processor::{CloseReason, ProcessorHandle, StopReport};
 use crate::transport::fake::FakeEventHub;
 
 /// How many partitions a processor owns, as the store says.
@@ -319,6 +319,75 @@ async fn what_an_heir_hands_back_before_the_leaver_saw_it_is_left_to_the_next() 
         stopped.elapsed()
     );
     drop(heir);
+}
+
+/// The heir does not know that it may begin, having written its own name in between without an answer, and stops, too.
+#[tokio::test(start_paused = true)]
+async fn what_an_heir_hands_back_after_it_was_told_is_given_back_at_the_end() {
+    let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+    let leaver = kin_builder(&hub, &store, "a")
+        .build(Recorder::new())
+        .unwrap()
+        .spawn();
+    eventually("started", || async { load(&store, &leaver).await == 4 }).await;
+    sleep(Duration::from_secs(10)).await;
+    let partition = PartitionId::from("2");
+    let heir = OwnerId::from("rs1-60000-heir");
+    store.put(&partition, &heir).await;
+    // The leaver has told it, and has planned again since.
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(hub.receivers("2"), 0);
+    let us = leaver.owner_id().clone();
+    let leaving = tokio::spawn(leaver.shutdown());
+    sleep(Duration::from_secs(1)).await;
+    assert!(!leaving.is_finished(), "it lingers for the heir");
+    store.put(&partition, &us).await;
+    let report = leaving.await.unwrap().unwrap();
+    assert_eq!(report, StopReport::default());
+    assert!(owners(&store).await.into_values().all(|o| o.is_none()));
+}
+
+/// Who waits for a partition, loses it to a third and stops may find it in its name again: the third waits for it, and stops,
+/// too. It goes back to the one that reads it.
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_back_to_one_that_waited_itself_goes_back_to_who_reads_it() {
+    let reader = OwnerId::from("rs1-60000-reader");
+    let thief = OwnerId::from("rs1-60000-thief");
+    for is_seen in [true, false] {
+        let (hub, store) = (FakeEventHub::new(4), FlakyStore::new());
+        for partition in ["1", "2", "3"] {
+            store.put(&partition.into(), &reader).await;
+        }
+        let leaver = kin_builder(&hub, &store, "a")
+            .build(Recorder::new())
+            .unwrap()
+            .spawn();
+        let us = leaver.owner_id().clone();
+        eventually("one is read, one awaited", || async {
+            load(&store, &leaver).await == 2 && hub.receivers("0") == 1
+        })
+        .await;
+        let held = owners(&store).await.into_iter();
+        let mut awaited =
+            held.filter(|(id, owner)| owner.as_ref() == Some(&us) && id.as_str() != "0");
+        let (awaited, _) = awaited.next().unwrap();
+        let leaving = if is_seen {
+            store.put(&awaited, &thief).await;
+            sleep(Duration::from_millis(600)).await;
+            tokio::spawn(leaver.shutdown())
+        } else {
+            let leaving = tokio::spawn(leaver.shutdown());
+            store.put(&awaited, &thief).await;
+            leaving
+        };
+        sleep(Duration::from_millis(600)).await;
+        assert!(!leaving.is_finished(), "it lingers for the others");
+        store.put(&awaited, &us).await;
+        leaving.await.unwrap().unwrap();
+        let owners = owners(&store).await;
+        assert_eq!(owners[&awaited].as_ref(), Some(&reader), "seen: {is_seen}");
+        assert_eq!(owners[&PartitionId::from("0")], None);
+    }
 }
 
 #[tokio::test(start_paused = true)]

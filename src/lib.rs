@@ -31,9 +31,10 @@ pub use error::{
     TransportError,
 };
 pub use model::{
-    AmqpBody, Checkpoint, ETag, EventHubProperties, EventParts, EventPosition, GroupScope,
-    LastEnqueuedEventProperties, MessageProperties, Offset, OwnerId, Ownership, PartitionId,
-    PartitionProperties, ReceivedEvent, UndecodableEvent, UndecodableReason, Value,
+    AmqpBody, Checkpoint, CloudEvent, CloudEventAttributes, ETag, EventHubProperties, EventParts,
+    EventPosition, GroupScope, IotHubProperties, LastEnqueuedEventProperties, MessageProperties,
+    Offset, OwnerId, Ownership, PartitionId, PartitionProperties, ReceivedEvent, TraceContext,
+    UndecodableEvent, UndecodableReason, Value,
 };
 pub use network::{HttpProxy, Proxy, TlsOptions};
 pub use processor::{

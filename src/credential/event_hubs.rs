@@ -172,6 +172,13 @@ impl EventHubsConnectionString {
             (None, Some(host_name)) => parse_host(&host_name, HOST_NAME)?,
             (None, None) => return Err(E::Missing { field: ENDPOINT }),
         };
+        // That of the IoT hub itself, which is for devices and services.
+        if host.contains(".azure-devices.") {
+            return Err(E::Invalid {
+                field: HOST_NAME,
+                reason: "it names an IoT hub; expected the Event Hub-compatible endpoint (`Endpoint=sb://`) that the hub shows under \"Built-in endpoints\"",
+            });
+        }
         let credential = match (key_name, key, signature) {
             (_, Some(_), Some(_)) => {
                 return Err(E::Conflict {
@@ -339,6 +346,39 @@ mod tests {
 
     fn err(text: &str) -> ConnectionStringError {
         EventHubsConnectionString::parse(text).unwrap_err()
+    }
+
+    #[test]
+    fn the_built_in_endpoint_of_an_iot_hub_is_a_namespace_and_the_hub_is_none() {
+        let built_in = EventHubsConnectionString::parse(
+            "Endpoint=sb://ihsuprodres052dednamespace.servicebus.windows.net/;SharedAccessKeyName=service;SharedAccessKey=c2VjcmV0a2V5=;EntityPath=iothub-ehub-pumps-1234-0a1b2c",
+        )
+        .unwrap();
+        assert_eq!(
+            built_in.host(),
+            "ihsuprodres052dednamespace.servicebus.windows.net"
+        );
+        assert_eq!(
+            built_in.event_hub_name(),
+            Some("iothub-ehub-pumps-1234-0a1b2c")
+        );
+        for text in [
+            "HostName=pumps.azure-devices.net;SharedAccessKeyName=iothubowner;SharedAccessKey=k",
+            "HostName=Pumps.Azure-Devices.cn;DeviceId=7;SharedAccessKey=k",
+        ] {
+            let error = EventHubsConnectionString::parse(text).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    ConnectionStringError::Invalid {
+                        field: "HostName",
+                        ..
+                    }
+                ),
+                "{error}"
+            );
+            assert!(error.to_string().contains("Built-in endpoints"));
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) const PROCESSOR: &str = "eventhubs_processor::processor";
 pub(crate) const WATCHDOG: &str = "eventhubs_processor::watchdog";
 /// Spans around calls of the handler.
 pub(crate) const HANDLER: &str = "eventhubs_processor::handler";
+/// Single frames of AMQP.
+pub(crate) const FRAMES: &str = "eventhubs_processor::transport::frames";
 
 /// An error with the errors behind it, on one line.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {

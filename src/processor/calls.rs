@@ -126,7 +126,9 @@ impl Caller {
                 let hook = handler.on_event(&self.context, event.clone());
                 let span = tracing::debug_span!(
                     target: telemetry::HANDLER, "on_event",
-                    sequence_number = event.sequence_number()
+                    sequence_number = event.sequence_number(),
+                    traceparent = event.trace_context().map(|trace| trace.trace_parent()),
+                    tracestate = event.trace_context().and_then(|trace| trace.trace_state()),
                 );
                 contained("on_event", hook.instrument(span)).await
             }

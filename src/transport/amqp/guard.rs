@@ -8,6 +8,7 @@ use std::io;
 use bytes::{Buf as _, BytesMut};
 
 use super::events::{Diverted, Links, Sessions};
+use super::frames::{FrameLog, Way};
 use super::scan::Scanner;
 use super::stream::READ_BUFFER;
 use super::wire::Malformed;
@@ -49,6 +50,7 @@ pub(super) struct FrameGuard {
     is_library_behind: bool,
     /// Bytes that the library has written and that are no whole frame yet.
     sending: BytesMut,
+    log: FrameLog,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl FrameGuard {
             sessions: Sessions::new(links, max_message_size),
             is_library_behind: false,
             sending: BytesMut::new(),
+            log: FrameLog::new(),
         }
     }
 
@@ -148,6 +151,7 @@ impl FrameGuard {
                 }
                 Cut::Frame(size) => {
                     let frame = self.received.split_to(size);
+                    self.log.tell(Way::Received, &frame);
                     self.check_frame(frame)?;
                 }
             }
@@ -253,13 +257,18 @@ impl FrameGuard {
                 Cut::Frame(size) => {
                     let frame = self.sending.split_to(size);
                     match self.sent(&frame) {
-                        Ok(Some(instead)) => out.extend_from_slice(&instead),
-                        Ok(None) => out.extend_from_slice(&frame),
+                        Ok(Some(instead)) => self.put(&instead, out),
+                        Ok(None) => self.put(&frame, out),
                         Err(Malformed) => return Err(malformed("a frame of ours")),
                     }
                 }
             }
         }
+    }
+
+    fn put(&self, frame: &[u8], out: &mut BytesMut) {
+        self.log.tell(Way::Sent, frame);
+        out.extend_from_slice(frame);
     }
 
     fn sent(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {

@@ -10,6 +10,7 @@ mod errors;
 mod events;
 mod failure;
 mod filter;
+mod frames;
 #[cfg(feature = "unstable-fuzz")]
 pub(super) mod fuzz;
 mod grants;

@@ -4,9 +4,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The threads of an emulator with WebSockets.
+pub(crate) const EMULATOR_THREAD: &str = "emulator";
 
 #[derive(Clone, Default)]
 pub(crate) struct Capture(Arc<Mutex<Vec<u8>>>);
@@ -15,12 +21,17 @@ impl Capture {
     /// Listens to all threads from now on.
     pub(crate) fn start() -> Self {
         let capture = Self::default();
-        tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::TRACE)
+        // The emulator is a stand-in for a service, whose WebSockets are none of ours and log what they carry.
+        let ours = dynamic_filter_fn(|about, _| {
+            let is_of_the_emulator = std::thread::current().name() == Some(EMULATOR_THREAD);
+            !(is_of_the_emulator && about.target().starts_with("tungstenite"))
+        });
+        let lines = tracing_subscriber::fmt::layer()
             .with_span_events(FmtSpan::FULL)
             .with_ansi(false)
             .with_writer(capture.clone())
-            .init();
+            .with_filter(ours);
+        tracing_subscriber::registry().with(lines).init();
         metrics::set_global_recorder(capture.clone()).unwrap();
         let panics = capture.clone();
         let printed = std::panic::take_hook();

@@ -12,6 +12,7 @@
 
 mod capture;
 mod needles;
+mod ways;
 mod work;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use eventhubs_processor::{
 
 use self::capture::Capture;
 use self::needles::{Needles, shown};
+use self::ways::ClientKey;
 
 const HUB: &str = "hub";
 const LETTERS: &str = "letters";
@@ -44,40 +46,49 @@ const SIGNATURE: &str = "canary/signature+of/the+event/hub";
 const TOKEN: &str = "canary.token.of.the.issuer";
 /// In base64, as keys of accounts are.
 const WRONG_STORAGE_KEY: &str = "Y2FuYXJ5LWtleS1vZi1hbi1hY2NvdW50LXRoYXQtaXMtd3Jvbmc=";
+/// Holds what has to be percent-encoded in an address.
+const PROXY_PASSWORD: &str = "canary/password-of-the-proxy";
 const STORAGE_SIGNATURE: &str = "canary/signature+of/the+container";
 const BODY: &str = "canary in a body";
 const PROPERTY: &str = "canary in a property";
 const UNDECODABLE: &str = "canary in what is no event";
 
 /// All secrets. Those that are made from them, such as signatures, show by their marks.
-const SECRETS: [(&str, &str); 9] = [
+const SECRETS: [(&str, &str); 10] = [
     ("the key", KEY),
     ("the wrong key", WRONG_KEY),
     ("the signature", SIGNATURE),
     ("the token", TOKEN),
     ("the wrong key of the account", WRONG_STORAGE_KEY),
     ("the signature of the container", STORAGE_SIGNATURE),
+    ("the password of the proxy", PROXY_PASSWORD),
     ("a body", BODY),
     ("a property", PROPERTY),
     ("an undecodable message", UNDECODABLE),
 ];
 
+/// No secret: it is in the span around the call of the handler.
+const TRACE_PARENT: &str =
+    "traceparent=\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"";
 pub(crate) const STOLEN: &str = "another receiver took the partition";
 
 /// What the run is about, by a text that only the log of it has.
-const TOLD: [&str; 14] = [
+const TOLD: [&str; 17] = [
     "eventhubs_processor::load_balancer",
     "eventhubs_processor::processor",
     "eventhubs_processor::handler",
     "eventhubs_processor::transport",
     "eventhubs_processor::transport::frames",
     "eventhubs_emulator",
+    "tungstenite",
     "hyper_util",
     "reqwest",
     "azure_core",
     "panic: ",
     "metric Key",
+    TRACE_PARENT,
     STOLEN,
+    "407",
     "the service refused the credentials",
     "cannot be decoded",
 ];
@@ -94,6 +105,9 @@ async fn nothing_secret_shows() {
         .await
         .unwrap();
     let storage = emulator.storage_connection_string();
+    let client = ClientKey::generate();
+    ways::over_tls(&capture, &client).await;
+    ways::through_proxies(&capture).await;
     shown_types(&capture, &emulator);
     refused_by_event_hubs(&capture, &emulator).await;
     for backend in [BlobBackend::Supported, BlobBackend::Legacy] {
@@ -103,7 +117,10 @@ async fn nothing_secret_shows() {
     emulator.stop().await;
 
     let key_of_the_account = StorageKey::of(&storage);
-    let mut needles = vec![Needles::of("the key of the account", &key_of_the_account.0)];
+    let mut needles = vec![
+        Needles::of("the key of the account", &key_of_the_account.0),
+        Needles::of("the key of the client", &client.line),
+    ];
     for (what, secret) in SECRETS {
         needles.push(Needles::of(what, secret));
     }

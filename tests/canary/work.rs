@@ -70,6 +70,12 @@ fn event(id: &str) -> Event {
     Event::new(format!("{id}: {BODY}"))
         .with_message_id(id)
         .with_property("p", PropertyValue::String(PROPERTY.to_owned()))
+        .with_property(
+            "Diagnostic-Id",
+            PropertyValue::String(
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+            ),
+        )
 }
 
 /// An application property without a name, and a body.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use azure_core_legacy::headers::HeaderName;
 use azure_core_legacy::request_options::IfMatchCondition;
-use azure_core_legacy::{RetryOptions, TransportOptions};
+use azure_core_legacy::{HttpClient as _, Method, Request, RetryOptions, TransportOptions};
 use azure_storage::{CloudLocation, StorageCredentials};
 use azure_storage_blobs::prelude::{BlobClient, ClientBuilder, ContainerClient};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use httpdate::parse_http_date;
 use url::Url;
 
 use self::http::PooledClient;
@@ -27,7 +29,11 @@ use crate::credential::StorageCredential;
 use crate::model::ETag;
 
 /// One container.
-pub(super) struct Client(ContainerClient);
+pub(super) struct Client {
+    container: ContainerClient,
+    /// Below the library.
+    transport: Arc<PooledClient>,
+}
 
 impl Client {
     pub(super) fn new(
@@ -52,12 +58,17 @@ impl Client {
         // The library logs its requests with the signature, so they are signed below it, by the transport.
         let builder = ClientBuilder::with_location(location, StorageCredentials::anonymous())
             .retry(RetryOptions::none())
-            .transport(TransportOptions::new(transport));
-        Ok(Self(builder.container_client(container_name)))
+            .transport(TransportOptions::new(Arc::<PooledClient>::clone(
+                &transport,
+            )));
+        Ok(Self {
+            container: builder.container_client(container_name),
+            transport,
+        })
     }
 
     fn blob(&self, name: &str) -> BlobClient {
-        self.0.blob_client(name)
+        self.container.blob_client(name)
     }
 }
 
@@ -73,13 +84,23 @@ impl ContainerRequests for Client {
         written(&answer.etag, answer.last_modified.into())
     }
 
+    /// Past the library, which logs what it sends.
     async fn put(&self, name: &str, content: &Bytes) -> Result<Written, Failure> {
-        let request = self
-            .blob(name)
-            .put_block_blob(content.clone())
-            .content_type(CONTENT_TYPE);
-        let answer = request.await?;
-        written(&answer.etag, answer.last_modified.into())
+        let mut request = Request::new(self.blob(name).url()?, Method::Put);
+        request.insert_header("x-ms-blob-type", "BlockBlob");
+        request.insert_header("content-type", CONTENT_TYPE);
+        request.insert_header("content-length", content.len().to_string());
+        request.set_body(content.clone());
+        let answer = self.transport.execute_request(&request).await?;
+        let header = |name| {
+            let value = answer
+                .headers()
+                .get_optional_str(&HeaderName::from_static(name));
+            value.ok_or_else(|| Failure::incomplete("the answer lacks a header"))
+        };
+        let last_modified = parse_http_date(header("last-modified")?)
+            .map_err(|_| Failure::incomplete("the answer has no readable date"))?;
+        written(header("etag")?, last_modified)
     }
 
     async fn set_metadata(
@@ -115,7 +136,7 @@ impl ContainerRequests for Client {
 
     async fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, Failure> {
         let mut request = self
-            .0
+            .container
             .list_blobs()
             .prefix(prefix.to_owned())
             .include_metadata(true);

@@ -129,6 +129,12 @@ interop() {
         run_tests --test interop
 }
 
+# The span that the example prints is a child of the one that its event names.
+open_telemetry() {
+    timeout 120 cargo run --quiet --example opentelemetry |
+        tee /dev/stderr | grep -q 'ParentSpanId : 00f067aa0ba902b7'
+}
+
 # In their own folder, with their own lockfile: what its `.cargo/config.toml` says counts there only.
 adapters() (
     export CARGO_TARGET_DIR="$PWD/target/adapters"
@@ -182,6 +188,7 @@ step "cargo build" cargo build --workspace --all-features --bins --examples
 # As the README has it. Built first: the features of one package alone are not those of the whole workspace.
 step "cargo build quickstart" cargo build --quiet --example quickstart
 step "quickstart" timeout 120 cargo run --quiet --example quickstart
+step "opentelemetry" open_telemetry
 if ! "$fast"; then
     step "Rust clients" build_rust_clients
     step "interop" interop

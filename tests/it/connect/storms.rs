@@ -10,7 +10,7 @@ use eventhubs_processor::{
     PartitionContext, ProcessingError, ProcessorError, ReceivedEvent,
 };
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -80,7 +80,10 @@ async fn where_there_is_no_trust_a_start_ends_after_one_attempt() -> Result<(), 
     let transport = client(&format!("localhost:{}", front.port), options());
     let processor = EventProcessor::builder(transport, "$Default", InMemoryCheckpointStore::new())
         .build(Told::default())?;
-    let error = processor.run(CancellationToken::new()).await.unwrap_err();
+    let running = processor.run(CancellationToken::new());
+    let error = timeout(Duration::from_secs(20), running)
+        .await?
+        .unwrap_err();
     match error {
         ProcessorError::EventHub(error) => assert_eq!(error.kind(), Kind::Certificate, "{error}"),
         other => panic!("{other}"),

@@ -9,6 +9,7 @@ mod connect;
 mod credentials;
 mod dead_letters;
 mod input;
+mod limits;
 mod network;
 mod odd_deliveries;
 mod processor;

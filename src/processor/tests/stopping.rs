@@ -1,6 +1,6 @@
 //! The graceful stop and the crash.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -12,7 +12,7 @@ use super::support::{
 };
 use crate::error::{CheckpointError, StoreErrorKind};
 use crate::model::{PartitionId, ReceivedEvent};
-use crate::processor::{CloseReason, EventHandler, HandlerResult, PartitionContext};
+use crate::processor::{CloseReason, EventHandler, HandlerResult, PartitionContext, handler_fn};
 use crate::transport::fake::FakeEventHub;
 
 #[tokio::test(start_paused = true)]
@@ -141,8 +141,8 @@ async fn a_dropped_run_leaves_no_receiver_and_no_task() {
 
 /// Checkpoints the last event when the partition closes, as the Python samples do.
 struct CheckpointOnClose {
-    last: std::sync::Mutex<Option<ReceivedEvent>>,
-    result: Arc<std::sync::Mutex<Option<Result<(), CheckpointError>>>>,
+    last: Mutex<Option<ReceivedEvent>>,
+    result: Arc<Mutex<Option<Result<(), CheckpointError>>>>,
 }
 
 impl EventHandler for CheckpointOnClose {
@@ -225,4 +225,39 @@ async fn a_handler_can_stop_the_processor_that_calls_it() {
     assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!(stored(&store, "0").await, Some(0), "and no other event");
     assert!(owners(&store).await.into_values().all(|o| o.is_none()));
+}
+
+/// A task that a hook leaves behind is the application's. It keeps nothing of ours going, and what it holds says so.
+#[tokio::test(start_paused = true)]
+async fn tasks_that_a_hook_leaves_behind_hold_up_no_stop() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let leaked = Arc::<Mutex<Vec<(PartitionContext, ReceivedEvent)>>>::default();
+    let kept = Arc::clone(&leaked);
+    let handler = handler_fn(move |context: PartitionContext, event: ReceivedEvent| {
+        let kept = Arc::clone(&kept);
+        async move {
+            context.update_checkpoint(&event).await?;
+            kept.lock().unwrap().push((context.clone(), event));
+            drop(tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(context);
+            }));
+            Ok(())
+        }
+    });
+    for _ in 0..100 {
+        hub.send("0", "a");
+    }
+    let handle = builder(&hub, &store, "a").build(handler).unwrap().spawn();
+    while leaked.lock().unwrap().len() < 100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let begun = Instant::now();
+    let report = handle.shutdown().await.unwrap();
+    assert!(report.cut_partitions.is_empty(), "{report:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert_eq!(hub.receivers("0"), 0);
+    let (context, event) = leaked.lock().unwrap().pop().unwrap();
+    let late = context.update_checkpoint(&event).await;
+    assert!(late.unwrap_err().is_ownership_lost());
 }

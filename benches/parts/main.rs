@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark")]
 
+mod message;
 mod metadata;
 mod plan;
 mod tracker;
@@ -28,7 +29,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = plan::benches, tracker::benches, metadata::benches
+    targets = plan::benches, message::benches, tracker::benches, metadata::benches
 }
 criterion_main!(benches);
 

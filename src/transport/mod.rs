@@ -18,6 +18,8 @@ use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
 
+#[cfg(feature = "unstable-bench")]
+pub(crate) use amqp::bench;
 pub use amqp::{AmqpOptions, AmqpSender, AmqpTransport, TransportType};
 pub(crate) use amqp::{OutgoingEvent, SendError};
 

@@ -1,5 +1,7 @@
 //! The AMQP client behind [`Transport`]: fe2o3-amqp over a stream of our own. Its types stay in this folder.
 
+#[cfg(feature = "unstable-bench")]
+pub(crate) mod bench;
 mod cbs;
 mod connection;
 mod convert;

@@ -37,9 +37,10 @@ pub struct AmqpOptions {
     /// Largest AMQP frame we accept, in bytes. Default: 64 KiB, as .NET, Java and Go. What lies outside 512 bytes (AMQP
     /// 1.0, 2.7.1) to 1 MiB counts as the nearer of the two.
     pub max_frame_size: u32,
-    /// Largest message we accept, in bytes. Default: 1 MiB, the largest event of every tier but self-serve
-    /// dedicated clusters (20 MiB). What lies outside 1 KiB to 64 MiB counts as the nearer of the two: a value in a
-    /// message may claim that much memory before it has come, so there is no "unlimited".
+    /// Largest message we accept, in bytes, with what the service adds to an event (its place, its time, the end of the
+    /// partition). Default: 1 MiB, the largest event that may be sent outside self-serve dedicated clusters (20 MiB), and
+    /// 64 KiB for what is added. What lies outside 1 KiB to 64 MiB counts as the nearer of the two: a value in a message
+    /// may claim that much memory before it has come, so there is no "unlimited".
     pub max_message_size: u64,
     /// The one host besides this machine that may be spoken to without TLS, if the connection string says
     /// `UseDevelopmentEmulator=true`. Default: none.
@@ -66,7 +67,7 @@ impl Default for AmqpOptions {
             close_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(20),
             max_frame_size: 64 * 1024,
-            max_message_size: 1024 * 1024,
+            max_message_size: (1024 + 64) * 1024,
             plaintext_host: None,
             transport_type: TransportType::AmqpTcp,
             custom_endpoint_address: None,

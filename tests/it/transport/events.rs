@@ -136,6 +136,25 @@ async fn a_message_that_is_no_event_is_told_with_its_place_and_passed() {
     client.close().await;
 }
 
+/// The service adds its annotations to an event that is as large as an event may be.
+#[tokio::test]
+async fn the_largest_event_that_may_be_sent_is_received() {
+    const LIMIT: usize = 1 << 20;
+    // Descriptor, type and length of the only section.
+    const AROUND: usize = 8;
+    let (emulator, client) = setup().await;
+    let event = Event::new(vec![b'x'; LIMIT - AROUND]);
+    emulator.send(HUB, Some("0"), event).unwrap();
+    let mut receiver = client
+        .open_receiver(at("0", EventPosition::Earliest))
+        .await
+        .unwrap();
+    let event = receive(&mut receiver, 1).await.remove(0);
+    assert_eq!(event.body().len(), LIMIT - AROUND);
+    assert!(event.encoded_len() > LIMIT);
+    client.close().await;
+}
+
 #[tokio::test]
 async fn an_event_beyond_the_accepted_size_is_told_and_passed() {
     let emulator = emulator().await;

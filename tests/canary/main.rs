@@ -23,9 +23,10 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use eventhubs_emulator::Emulator;
 use eventhubs_processor::checkpoint::{BlobBackend, BlobCheckpointStoreOptions};
+use eventhubs_processor::credential::azure_identity::EntraCredential;
 use eventhubs_processor::credential::{
-    AccessToken, EventHubsConnectionString, EventHubsCredential, Secret, StorageConnectionString,
-    StorageCredential, TokenCredential,
+    AccessToken, EventHubsConnectionString, EventHubsCredential, IssuerRefusal, NamedKeyCredential,
+    Secret, StorageConnectionString, StorageCredential, TokenCredential,
 };
 use eventhubs_processor::transport::ReceiverOptions;
 use eventhubs_processor::{
@@ -43,6 +44,10 @@ const LETTERS: &str = "letters";
 const KEY: &str = "canary-key-of-the-event-hub";
 const WRONG_KEY: &str = "canary-key-that-is-wrong";
 const SIGNATURE: &str = "canary/signature+of/the+event/hub";
+const MINTED: &str = "canary/signature+that-is/minted";
+const NEXT_KEY: &str = "canary-key-that-replaces-the-other";
+/// Of an application, at Microsoft Entra ID.
+const CLIENT_SECRET: &str = "canary~secret.of-the_client";
 const TOKEN: &str = "canary.token.of.the.issuer";
 /// In base64, as keys of accounts are.
 const WRONG_STORAGE_KEY: &str = "Y2FuYXJ5LWtleS1vZi1hbi1hY2NvdW50LXRoYXQtaXMtd3Jvbmc=";
@@ -54,10 +59,13 @@ const PROPERTY: &str = "canary in a property";
 const UNDECODABLE: &str = "canary in what is no event";
 
 /// All secrets. Those that are made from them, such as signatures, show by their marks.
-const SECRETS: [(&str, &str); 10] = [
+const SECRETS: [(&str, &str); 13] = [
     ("the key", KEY),
     ("the wrong key", WRONG_KEY),
     ("the signature", SIGNATURE),
+    ("the minted signature", MINTED),
+    ("the next key", NEXT_KEY),
+    ("the secret of the client", CLIENT_SECRET),
     ("the token", TOKEN),
     ("the wrong key of the account", WRONG_STORAGE_KEY),
     ("the signature of the container", STORAGE_SIGNATURE),
@@ -110,6 +118,7 @@ async fn nothing_secret_shows() {
     ways::through_proxies(&capture).await;
     shown_types(&capture, &emulator);
     refused_by_event_hubs(&capture, &emulator).await;
+    admitted_by_event_hubs(&capture).await;
     for backend in [BlobBackend::Supported, BlobBackend::Legacy] {
         refused_by_blobs(&capture, &storage, backend).await;
         work::run(&capture, &emulator, backend).await;
@@ -159,6 +168,17 @@ impl TokenCredential for Issuer {
     }
 }
 
+/// Refuses, and says so without what it was given.
+#[derive(Debug)]
+struct NoIssuer;
+
+#[async_trait]
+impl TokenCredential for NoIssuer {
+    async fn token(&self, _: &str) -> Result<AccessToken, BoxError> {
+        Err(IssuerRefusal::new("the issuer does not know the application").into())
+    }
+}
+
 /// The ways in which a value can be printed.
 pub(crate) fn print(capture: &Capture, value: &impl Debug) {
     capture.add(&format!("{value:?}"));
@@ -177,23 +197,39 @@ where
     }
 }
 
-fn event_hubs_credentials() -> [EventHubsCredential; 4] {
-    let signature = format!(
-        "SharedAccessSignature sr=sb%3A%2F%2Flocalhost%2F&sig={SIGNATURE}&se=4102444800&skn=listen"
-    );
-    [
+fn event_hubs_credentials() -> Vec<EventHubsCredential> {
+    let signature = |signature| {
+        format!(
+            "SharedAccessSignature sr=sb%3A%2F%2Flocalhost%2F&sig={signature}&se=4102444800&skn=listen"
+        )
+    };
+    let key = NamedKeyCredential::new("listen", WRONG_KEY);
+    key.update("listen", NEXT_KEY);
+    vec![
         EventHubsCredential::shared_access_key("listen", WRONG_KEY),
         EventHubsCredential::shared_access_key("nobody", WRONG_KEY),
-        EventHubsCredential::shared_access_signature(signature).unwrap(),
+        EventHubsCredential::named_key(key),
+        EventHubsCredential::shared_access_signature(signature(SIGNATURE)).unwrap(),
+        EventHubsCredential::renewable_signature(move |_| {
+            let minted = signature(MINTED);
+            async move { Ok(Secret::new(minted)) }
+        }),
         EventHubsCredential::token(Arc::new(Issuer)),
+        EventHubsCredential::token(Arc::new(NoIssuer)),
     ]
 }
 
-fn storage_credentials() -> [StorageCredential; 3] {
-    let signature = format!("sv=2021-12-02&sr=c&sp=rwl&se=2099-01-01&sig={STORAGE_SIGNATURE}");
-    [
+fn storage_credentials() -> Vec<StorageCredential> {
+    let signature = |signature| format!("sv=2021-12-02&sr=c&sp=rwl&se=2099-01-01&sig={signature}");
+    let key = NamedKeyCredential::new("devstoreaccount1", WRONG_STORAGE_KEY);
+    vec![
         StorageCredential::account_key("devstoreaccount1", WRONG_STORAGE_KEY),
-        StorageCredential::shared_access_signature(signature),
+        StorageCredential::named_key(key),
+        StorageCredential::shared_access_signature(signature(STORAGE_SIGNATURE)),
+        StorageCredential::renewable_signature(move |_| {
+            let minted = signature(MINTED);
+            async move { Ok(Secret::new(minted)) }
+        }),
         StorageCredential::token(Arc::new(Issuer)),
     ]
 }
@@ -201,6 +237,12 @@ fn storage_credentials() -> [StorageCredential; 3] {
 /// `Debug` forms of whatever holds a secret, and the errors about secrets that are none.
 fn shown_types(capture: &Capture, emulator: &Emulator) {
     print(capture, &Secret::new(KEY));
+    print(capture, &NamedKeyCredential::new("listen", KEY));
+    let tenant = "00000000-0000-0000-0000-000000000000";
+    let entra = EntraCredential::client_secret(tenant, "client", CLIENT_SECRET).unwrap();
+    print(capture, &entra);
+    let odd = EntraCredential::client_secret(CLIENT_SECRET, "", CLIENT_SECRET);
+    capture.add(&format!("{:?}", odd.map_err(|_| "refused")));
     print(capture, &event_hubs_credentials());
     print(capture, &storage_credentials());
     let hubs = emulator.event_hubs_connection_string();
@@ -261,6 +303,26 @@ async fn refused_by_event_hubs(capture: &Capture, emulator: &Emulator) {
     let transport = AmqpTransport::from_connection_string(&tls, HUB).unwrap();
     let error = transport.event_hub_properties().await.unwrap_err();
     print_error(capture, &error);
+}
+
+/// By an emulator that lets everybody in.
+async fn admitted_by_event_hubs(capture: &Capture) {
+    let emulator = Emulator::builder().with_hub(HUB, 1).start().await.unwrap();
+    let key = NamedKeyCredential::new("listen", KEY);
+    let mut credentials = event_hubs_credentials();
+    // The last has no token.
+    credentials.pop();
+    credentials.push(EventHubsCredential::named_key(key.clone()));
+    for credential in credentials {
+        let transport = work::transport(&emulator, HUB).with_credential(credential);
+        let options = ReceiverOptions::new("$Default", "0".into(), EventPosition::Earliest);
+        let receiver = transport.open_receiver(options).await.unwrap();
+        print(capture, &receiver);
+        print(capture, &transport.event_hub_properties().await.unwrap());
+        key.update("listen", NEXT_KEY);
+        receiver.close().await;
+        transport.close().await;
+    }
 }
 
 async fn refused_by_blobs(capture: &Capture, storage: &str, backend: BlobBackend) {

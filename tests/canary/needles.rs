@@ -7,10 +7,14 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What no text may contain that is not a secret of a test, but can only be part of one.
-const MARKS: [&str; 6] = [
+const MARKS: [&str; 9] = [
     "sig=",
     "sig%3D",
     "sig%3d",
+    // The first, in hexadecimal and as bytes.
+    "7369673d",
+    "115, 105, 103, 61",
+    "73, 69, 67, 3d",
     "SharedKey devstoreaccount1:",
     "SharedAccessSignature sr=",
     "SharedAccessSignature%20sr%3D",

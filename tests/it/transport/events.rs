@@ -1,5 +1,7 @@
 //! The way of the events: past the AMQP library, within limits, and with everything that can be wrong with them.
 
+use eventhubs_processor::CloudEvent;
+
 use super::recovery::bomb;
 use super::*;
 
@@ -197,5 +199,90 @@ async fn events_that_stream_on_keep_a_connection_alive() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(emulator.connection_count(), 1);
+    client.close().await;
+}
+
+/// Puts a length before some bytes, behind their type.
+fn sized(code: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[code, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+/// A section that is a map of names to encoded values.
+fn section(descriptor: u8, key_code: u8, entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut items = (u32::try_from(entries.len()).unwrap() * 2)
+        .to_be_bytes()
+        .to_vec();
+    for (name, value) in entries {
+        items.extend(sized(key_code, name.as_bytes()));
+        items.extend_from_slice(value);
+    }
+    let len = u32::try_from(items.len()).unwrap().to_be_bytes();
+    [&[0x00, 0x53, descriptor, 0xd1][..], &len, &items].concat()
+}
+
+#[tokio::test]
+async fn what_others_put_into_events_arrives_typed() {
+    const TIMESTAMP: u8 = 0x83;
+    const LONG: u8 = 0x81;
+    let fixed = |code: u8, number: i64| [&[code][..], &number.to_be_bytes()].concat();
+    let text = |text: &str| sized(0xa1, text.as_bytes());
+    let described =
+        |name: &str, value: Vec<u8>| [vec![0x00], sized(0xa3, name.as_bytes()), value].concat();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let annotations = [
+        ("iothub-connection-device-id", text("pump-7")),
+        ("iothub-enqueuedtime", fixed(TIMESTAMP, 1_700_000_000_000)),
+        ("iothub-message-source", text("Telemetry")),
+    ];
+    let ticks = 621_355_968_000_000_000;
+    let properties = [
+        (
+            "span",
+            described("com.microsoft:timespan", fixed(LONG, 5_000_000)),
+        ),
+        (
+            "time",
+            described("com.microsoft:datetime-offset", fixed(LONG, ticks)),
+        ),
+        (
+            "uri",
+            described("com.microsoft:uri", text("https://example.com/")),
+        ),
+        ("traceparent", text(trace)),
+        ("cloudEvents:specversion", text("1.0")),
+        ("cloudEvents:id", text("1")),
+        ("cloudEvents:source", text("/pumps")),
+        ("cloudEvents:type", text("started")),
+    ];
+    let parts = [
+        section(0x72, 0xa3, &annotations),
+        section(0x74, 0xa1, &properties),
+        [vec![0x00, 0x53, 0x75], sized(0xa0, b"{}")].concat(),
+    ];
+    let (emulator, client) = setup().await;
+    let event = Event::from_encoded(parts.concat());
+    emulator.send(HUB, Some("0"), event).unwrap();
+    let options = at("0", EventPosition::Earliest);
+    let mut receiver = client.open_receiver(options).await.unwrap();
+    let event = receive(&mut receiver, 1).await.remove(0);
+
+    let iot_hub = event.iot_hub().unwrap();
+    assert_eq!(iot_hub.device_id, "pump-7");
+    assert_eq!(iot_hub.module_id, None);
+    assert_eq!(iot_hub.message_source, Some("Telemetry"));
+    let enqueued = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    assert_eq!(iot_hub.enqueued_time, Some(enqueued));
+    let property = |name: &str| &event.properties()[name];
+    assert_eq!(
+        property("span").as_duration(),
+        Some(Duration::from_millis(500))
+    );
+    assert_eq!(property("time").as_time(), Some(SystemTime::UNIX_EPOCH));
+    assert_eq!(property("uri").as_uri(), Some("https://example.com/"));
+    assert_eq!(event.trace_context().unwrap().trace_parent(), trace);
+    let Some(CloudEvent::Binary(attributes)) = event.cloud_event() else {
+        panic!("{:?}", event.cloud_event());
+    };
+    assert_eq!((attributes.id(), attributes.source()), ("1", "/pumps"));
     client.close().await;
 }

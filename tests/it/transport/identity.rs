@@ -55,6 +55,7 @@ async fn the_log_tells_what_happens_and_no_secret() {
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
     // One thread runs the test, so this sees everything.
@@ -81,7 +82,17 @@ async fn the_log_tells_what_happens_and_no_secret() {
     client.event_hub_properties().await.unwrap();
     client.close().await;
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for told in ["connected", "connection lost", "connection closed"] {
+    let frames = [
+        "transport::frames: sasl-init connection=",
+        "transport::frames: attach connection=",
+        "transport::frames: transfer connection=",
+        " way=Sent channel=0 bytes=",
+        " way=Received channel=",
+    ];
+    for told in ["connected", "connection lost", "connection closed"]
+        .into_iter()
+        .chain(frames)
+    {
         assert!(text.contains(told), "{told}");
     }
     for line in text.lines() {

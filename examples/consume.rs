@@ -10,6 +10,9 @@
 //! `LOAD_BALANCING_INTERVAL_MS`, `OWNERSHIP_EXPIRATION_MS`, `OWNER_ID`. SIGINT and SIGTERM stop it gracefully. Logs go to
 //! stderr, as `RUST_LOG` says.
 //!
+//! In place of a connection string, `EVENTHUBS_NAMESPACE` and `ACCESS_TOKEN_FILE` do: a file with a token of Microsoft Entra ID
+//! that somebody renews, read again every few minutes.
+//!
 //! The way there: `TRANSPORT_TYPE` is `tcp` or `websockets`, `CUSTOM_ENDPOINT_ADDRESS` is dialled in place of the namespace,
 //! `PROXY` is an HTTP proxy such as `http://user:password@proxy:3128`, or `none` (unset, `HTTPS_PROXY` and the like count).
 //! `CA_CERTIFICATES` is a file of authorities to trust besides the platform's, `CLIENT_CERTIFICATE` and `CLIENT_KEY` are
@@ -25,10 +28,12 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use eventhubs_processor::checkpoint::BlobCheckpointStoreOptions;
+use eventhubs_processor::credential::{AccessToken, EventHubsCredential, Secret, TokenCredential};
 use eventhubs_processor::{
     AmqpOptions, AmqpTransport, BlobCheckpointStore, BoxError, CheckpointPolicy, CloseReason,
     EventHandler, EventPosition, EventProcessor, HandlerResult, HttpProxy, PartitionContext,
@@ -54,12 +59,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), BoxError> {
     let (amqp, blobs) = way()?;
-    let hub = AmqpTransport::from_connection_string_with_options(
-        &required("EVENTHUBS_CONNECTION_STRING")?,
-        optional::<String>("EVENTHUB_NAME")?.as_deref(),
-        amqp,
-    )
-    .map_err(|error| format!("EVENTHUBS_CONNECTION_STRING, EVENTHUB_NAME: {error}"))?;
+    let hub = event_hub(amqp)?;
     let store = BlobCheckpointStore::from_connection_string_with_options(
         &required("STORAGE_CONNECTION_STRING")?,
         &required("CHECKPOINT_CONTAINER")?,
@@ -109,6 +109,39 @@ async fn run() -> Result<(), BoxError> {
         .run(stop)
         .await?;
     Ok(())
+}
+
+fn event_hub(options: AmqpOptions) -> Result<AmqpTransport, BoxError> {
+    let Some(path) = optional::<String>("ACCESS_TOKEN_FILE")? else {
+        let hub = AmqpTransport::from_connection_string_with_options(
+            &required("EVENTHUBS_CONNECTION_STRING")?,
+            optional::<String>("EVENTHUB_NAME")?.as_deref(),
+            options,
+        );
+        return hub.map_err(|error| {
+            format!("EVENTHUBS_CONNECTION_STRING, EVENTHUB_NAME: {error}").into()
+        });
+    };
+    let namespace = required("EVENTHUBS_NAMESPACE")?;
+    let credential = EventHubsCredential::token(Arc::new(TokenFile(path)));
+    AmqpTransport::new(&namespace, required("EVENTHUB_NAME")?, credential, options)
+        .map_err(|error| format!("EVENTHUBS_NAMESPACE: {error}").into())
+}
+
+/// A token that somebody else keeps fresh in a file.
+#[derive(Debug)]
+struct TokenFile(String);
+
+#[async_trait]
+impl TokenCredential for TokenFile {
+    async fn token(&self, _scope: &str) -> Result<AccessToken, BoxError> {
+        let token = file("ACCESS_TOKEN_FILE", &self.0)?;
+        Ok(AccessToken {
+            token: Secret::new(token.trim()),
+            // The file does not say. Those who write one renew it well ahead of that.
+            expires_at: SystemTime::now() + Duration::from_secs(300),
+        })
+    }
 }
 
 /// How both services are reached.

@@ -19,6 +19,7 @@ use crate::support::tinyproxy::{Rules, Tinyproxy};
 use crate::support::tls_front::{Authority, TlsFront};
 
 const KEY: &str = "canary-key-of-the-hub";
+const TOKEN: &str = "canary-token-of-the-reader";
 const BODY: &str = "canary-body-of-the-event";
 /// Long enough for a program on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,25 +29,38 @@ const LOCKED: Rules = Rules {
     only_port: None,
 };
 
-/// What the programs are told and what they reach. The file is gone with it.
+/// What the programs are told and what they reach. The files are gone with it.
 struct World {
     emulator: Emulator,
     ca: PathBuf,
+    token: PathBuf,
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.ca);
+        for file in [&self.ca, &self.token] {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 
+/// Who the programs say they are.
+#[derive(Clone, Debug)]
+enum Credential {
+    Key(&'static str),
+    /// A signature for an event hub that ends so many seconds from now.
+    Signature(i64),
+    Token,
+}
+
 impl World {
-    /// With so many event hubs, named by their number, since each run wants one of its own.
-    async fn new(hubs: usize) -> Self {
-        let mut builder = Emulator::builder()
-            .with_tls_port(0)
-            .with_wss_port(0)
-            .with_sas_key("listen", KEY);
+    /// With so many event hubs, named by their number, since each run wants one of its own. It checks signatures, and then
+    /// takes no tokens; or it takes everything.
+    async fn new(hubs: usize, is_checking: bool) -> Self {
+        let mut builder = Emulator::builder().with_tls_port(0).with_wss_port(0);
+        if is_checking {
+            builder = builder.with_sas_key("listen", KEY);
+        }
         for hub in 0..hubs {
             builder = builder
                 .with_hub(hub.to_string(), 1)
@@ -61,7 +75,13 @@ impl World {
         let ca = format!("ehp-consume-{}-{port}.pem", std::process::id());
         let ca = std::env::temp_dir().join(ca);
         std::fs::write(&ca, emulator.ca_certificate_pem().unwrap()).unwrap();
-        Self { emulator, ca }
+        let token = ca.with_extension("token");
+        std::fs::write(&token, TOKEN).unwrap();
+        Self {
+            emulator,
+            ca,
+            token,
+        }
     }
 
     fn tcp(&self) -> u16 {
@@ -73,7 +93,7 @@ impl World {
     }
 
     /// The program, about to read an event hub at a port of this machine, with TLS.
-    fn consume(&self, hub: usize, port: u16, secret: &str) -> Command {
+    fn consume(&self, hub: usize, port: u16, credential: &Credential) -> Command {
         let mut command = Command::new(program());
         for name in [
             "HTTPS_PROXY",
@@ -85,11 +105,23 @@ impl World {
         ] {
             command.env_remove(name);
         }
-        command
-            .env(
+        let secret = match credential {
+            Credential::Token => None,
+            Credential::Key(key) => {
+                Some(format!("SharedAccessKeyName=listen;SharedAccessKey={key}"))
+            }
+            Credential::Signature(life) => Some(signature(hub, *life)),
+        };
+        match secret {
+            None => command
+                .env("EVENTHUBS_NAMESPACE", format!("localhost:{port}"))
+                .env("ACCESS_TOKEN_FILE", &self.token),
+            Some(secret) => command.env(
                 "EVENTHUBS_CONNECTION_STRING",
                 format!("Endpoint=sb://localhost:{port};{secret}"),
-            )
+            ),
+        };
+        command
             .env("EVENTHUB_NAME", hub.to_string())
             .env(
                 "STORAGE_CONNECTION_STRING",
@@ -117,19 +149,12 @@ fn program() -> PathBuf {
     path
 }
 
-fn key() -> String {
-    format!("SharedAccessKeyName=listen;SharedAccessKey={KEY}")
-}
-
-/// A signature for an event hub, as whoever has the key hands it out.
-fn signature(hub: usize) -> String {
+/// A signature, as whoever has the key hands it out.
+fn signature(hub: usize, life: i64) -> String {
     let resource = format!("sb://localhost/{hub}");
     let resource = utf8_percent_encode(&resource, NON_ALPHANUMERIC).to_string();
-    let expiry = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-        + 3600;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let expiry = i64::try_from(now.as_secs()).unwrap() + life;
     let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
     mac.update(format!("{resource}\n{expiry}").as_bytes());
     let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
@@ -204,25 +229,30 @@ async fn consume_takes_every_way_with_every_credential_and_logs_no_secret() {
         .into_iter()
         .flatten()
         .collect();
-    let world = World::new(4 * ways.len()).await;
-    let mut hub = 0;
+    let worlds = [
+        World::new(4 * ways.len(), true).await,
+        World::new(2 * ways.len(), false).await,
+    ];
+    let mut used = [0, 0];
     for proxy in &ways {
-        for (transport, port) in [("tcp", world.tcp()), ("websockets", world.web())] {
-            for is_key in [true, false] {
-                let secret = if is_key { key() } else { signature(hub) };
-                let mut command = world.consume(hub, port, &secret);
+        for credential in [
+            Credential::Key(KEY),
+            Credential::Signature(3600),
+            Credential::Token,
+        ] {
+            let which = usize::from(matches!(credential, Credential::Token));
+            let world = &worlds[which];
+            for (transport, port) in [("tcp", world.tcp()), ("websockets", world.web())] {
+                let mut command = world.consume(used[which], port, &credential);
+                used[which] += 1;
                 command.env("TRANSPORT_TYPE", transport).env("PROXY", proxy);
                 let log = until_the_event(command).await;
                 // There is a log, down to the bottom, and of what should be in none there is nothing.
                 assert!(log.contains("TRACE"), "{log}");
-                let (_, signed) = secret.split_once("sig=").unwrap_or_default();
-                for canary in [KEY, BODY, "canary", "sig=", "SharedKey ", signed] {
-                    let found = log
-                        .lines()
-                        .find(|line| !canary.is_empty() && line.contains(canary));
-                    assert_eq!(found, None, "{canary}");
+                for canary in ["canary", "sig=", "SharedKey "] {
+                    let found = log.lines().find(|line| line.contains(canary));
+                    assert_eq!(found, None, "{canary}, {credential:?}");
                 }
-                hub += 1;
             }
         }
     }
@@ -232,13 +262,13 @@ async fn consume_takes_every_way_with_every_credential_and_logs_no_secret() {
             .iter()
             .filter(|asked| asked.starts_with("CONNECT"))
             .count();
-        assert_eq!(connects, 4, "one connection for each run");
+        assert_eq!(connects, 6, "one connection for each run");
     }
 }
 
 #[tokio::test]
 async fn where_there_is_no_trust_it_says_so_after_one_attempt() {
-    let world = World::new(1).await;
+    let world = World::new(1, true).await;
     let authority = Authority::new();
     let ca = world.ca.with_extension("other.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
@@ -249,7 +279,7 @@ async fn where_there_is_no_trust_it_says_so_after_one_attempt() {
         (&right, &world.ca, "authority that is not trusted"),
         (&other, &ca, "not for localhost but for"),
     ] {
-        let mut command = world.consume(0, front.port, &key());
+        let mut command = world.consume(0, front.port, &Credential::Key(KEY));
         command.env("CA_CERTIFICATES", ca).env("PROXY", "none");
         let error = failure(command).await;
         assert!(error.contains(told), "{error}");
@@ -260,7 +290,7 @@ async fn where_there_is_no_trust_it_says_so_after_one_attempt() {
 
 #[tokio::test]
 async fn where_a_proxy_says_no_it_says_so_after_one_attempt() {
-    let world = World::new(1).await;
+    let world = World::new(1, true).await;
     let closed = Rules {
         only_port: Some(1),
         ..Rules::default()
@@ -270,7 +300,7 @@ async fn where_a_proxy_says_no_it_says_so_after_one_attempt() {
             return;
         };
         for (transport, port) in [("tcp", world.tcp()), ("websockets", world.web())] {
-            let mut command = world.consume(0, port, &key());
+            let mut command = world.consume(0, port, &Credential::Key(KEY));
             command
                 .env("TRANSPORT_TYPE", transport)
                 .env("PROXY", proxy.address());
@@ -284,18 +314,23 @@ async fn where_a_proxy_says_no_it_says_so_after_one_attempt() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_told_on_every_transport() {
-    let world = World::new(1).await;
+async fn a_wrong_key_and_an_expired_signature_are_told_on_every_transport() {
+    let world = World::new(1, true).await;
     for (transport, port) in [("tcp", world.tcp()), ("websockets", world.web())] {
-        let wrong = key().replace(KEY, "canary-wrong");
-        let mut command = world.consume(0, port, &wrong);
-        command
-            .env("TRANSPORT_TYPE", transport)
-            .env("PROXY", "none");
-        let started = Instant::now();
-        let error = failure(command).await;
-        assert!(error.contains("refused the credentials"), "{error}");
-        assert!(!error.contains("canary"), "{error}");
-        assert!(started.elapsed() < PATIENCE);
+        for (credential, told) in [
+            (Credential::Key("canary-wrong"), "invalid signature"),
+            (Credential::Signature(-60), "expired"),
+        ] {
+            let mut command = world.consume(0, port, &credential);
+            command
+                .env("TRANSPORT_TYPE", transport)
+                .env("PROXY", "none");
+            let started = Instant::now();
+            let error = failure(command).await;
+            assert!(error.contains("refused the credentials"), "{error}");
+            assert!(error.contains(told), "{error}");
+            assert!(!error.contains("canary"), "{error}");
+            assert!(started.elapsed() < PATIENCE);
+        }
     }
 }

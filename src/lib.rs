@@ -27,8 +27,8 @@ pub use client::{EventHubConsumerClient, Receive, ReceiveError};
 pub use dead_letter::{BlobDeadLetters, DeadLetter, DeadLetterSink, EventHubDeadLetters};
 pub use error::{
     BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError,
-    NetworkOptionError, ProcessingError, ProcessorError, StallReason, StallRemedy, StoreError,
-    TransportError,
+    NetworkOptionError, ProcessingError, ProcessorError, Reaction, StallReason, StallRemedy,
+    StoreError, TransportError,
 };
 pub use model::{
     AmqpBody, Checkpoint, CloudEvent, CloudEventAttributes, ETag, EventHubProperties, EventParts,
@@ -45,4 +45,5 @@ pub use processor::{
     ProcessorOptions, ProcessorStatus, PullProcessor, StatusWatch, StopReport, Stopper,
     StorageOperations, UnprovenOwnership, handler_fn, handler_fn_with,
 };
+pub use retry::{RetryMode, RetryOptions};
 pub use transport::{AmqpOptions, AmqpTransport, Transport, TransportType};

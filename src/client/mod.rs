@@ -2,9 +2,12 @@
 
 mod callbacks;
 mod receive;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,9 +15,10 @@ pub use receive::{Receive, ReceiveError};
 
 use self::callbacks::Callbacks;
 use crate::checkpoint::CheckpointStore;
-use crate::error::{BuildError, TransportError};
+use crate::error::{BuildError, TransportError, TransportErrorKind};
 use crate::model::{EventHubProperties, PartitionId, PartitionProperties, ReceivedEvent};
 use crate::processor::{EventProcessorBuilder, HandlerResult, PartitionContext};
+use crate::retry::RetryOptions;
 use crate::transport::{AmqpOptions, AmqpTransport, Transport};
 
 /// Receives from an event hub, sharing its partitions with every other consumer of the group.
@@ -47,6 +51,7 @@ pub struct EventHubConsumerClient {
     transport: Arc<dyn Transport>,
     consumer_group: String,
     store: Arc<dyn CheckpointStore>,
+    retry: RetryOptions,
     closing: CancellationToken,
     receiving: TaskTracker,
 }
@@ -121,9 +126,18 @@ impl EventHubConsumerClient {
             transport: Arc::new(transport),
             consumer_group: consumer_group.into(),
             store: Arc::new(checkpoint_store),
+            retry: RetryOptions::default(),
             closing: CancellationToken::new(),
             receiving: TaskTracker::new(),
         }
+    }
+
+    /// Sets how the operations of this client are tried again. Mode and delays also hold for what
+    /// [`receive`](Self::receive) does, which goes on trying until it is stopped.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryOptions) -> Self {
+        self.retry = retry;
+        self
     }
 
     /// Receives from all partitions that fall to this consumer and calls `on_event` for each event, until
@@ -153,7 +167,9 @@ impl EventHubConsumerClient {
             Arc::clone(&self.transport),
             self.consumer_group.clone(),
             Arc::clone(&self.store),
-        );
+        )
+        .with_retry_mode(self.retry.mode)
+        .with_retry_delay(self.retry.delay, self.retry.max_delay);
         Receive::new(
             builder,
             callbacks,
@@ -162,24 +178,27 @@ impl EventHubConsumerClient {
         )
     }
 
-    /// Reads the properties of the event hub.
+    /// Reads the properties of the event hub, with as many tries as [`RetryOptions`] allow.
     ///
     /// # Errors
     ///
-    /// Any [`TransportError`].
+    /// Any [`TransportError`], of the last try.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
     pub async fn event_hub_properties(&self) -> Result<EventHubProperties, TransportError> {
-        self.transport.event_hub_properties().await
+        self.retried("reading the properties of the event hub", || {
+            self.transport.event_hub_properties()
+        })
+        .await
     }
 
-    /// Reads the properties of a partition.
+    /// Reads the properties of a partition, with as many tries as [`RetryOptions`] allow.
     ///
     /// # Errors
     ///
-    /// Any [`TransportError`].
+    /// Any [`TransportError`], of the last try.
     ///
     /// # Cancel safety
     ///
@@ -188,7 +207,33 @@ impl EventHubConsumerClient {
         &self,
         partition_id: &PartitionId,
     ) -> Result<PartitionProperties, TransportError> {
-        self.transport.partition_properties(partition_id).await
+        self.retried("reading the properties of a partition", || {
+            self.transport.partition_properties(partition_id)
+        })
+        .await
+    }
+
+    /// Tries until it succeeds, cannot succeed, or has been tried often enough.
+    async fn retried<T, F>(&self, doing: &str, attempt: impl Fn() -> F) -> Result<T, TransportError>
+    where
+        F: Future<Output = Result<T, TransportError>>,
+    {
+        let mut left = self.retry.max_retries;
+        let mut backoff = self.retry.backoff();
+        loop {
+            let error = match timeout(self.retry.try_timeout, attempt()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error,
+                Err(_) => TransportError::new(TransportErrorKind::Timeout, doing),
+            };
+            if left == 0 || !error.is_transient() {
+                return Err(error);
+            }
+            left -= 1;
+            let wait = backoff.next_delay(error.retry_after(), &mut rand::rng());
+            tracing::debug!(%error, ?wait, "trying again");
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Stops everything this client and its clones receive, gracefully, and closes the connection. Not to be awaited

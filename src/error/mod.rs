@@ -3,6 +3,7 @@
 mod connection_string;
 mod network;
 mod processor;
+mod reaction;
 mod stall;
 mod store;
 mod transport;
@@ -13,6 +14,7 @@ pub use processor::{
     BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,
     ProcessorError,
 };
+pub use reaction::Reaction;
 pub use stall::{StallReason, StallRemedy};
 pub use store::{StoreError, StoreErrorKind};
 pub use transport::{TransportError, TransportErrorKind};

@@ -103,6 +103,18 @@ impl CheckpointError {
         matches!(self, Self::OwnershipLost | Self::MovedBack { .. })
     }
 
+    /// How long the store asked to wait before the next try.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Store(error) | Self::Unknown(error) => error.retry_after(),
+            Self::OwnershipLost
+            | Self::OwnershipUnproven
+            | Self::MovedBack { .. }
+            | Self::NotDelivered { .. } => None,
+        }
+    }
+
     /// Whether the same call can succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -243,6 +255,18 @@ pub enum ProcessingError {
 }
 
 impl ProcessingError {
+    /// How long the service or the store asked to wait before the next try.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Authorization(error) | Self::EventHub(error) | Self::Receive(error) => {
+                error.retry_after()
+            }
+            Self::LoadBalancing(error) | Self::ReadCheckpoint(error) => error.retry_after(),
+            Self::Checkpoint(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Whether the trouble can pass without anybody changing code or configuration.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -3,9 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::BoxError;
 use crate::model::UndecodableEvent;
+
+/// PROTOCOL: the service says that it is busy, not for how long; what .NET and Python wait.
+const BUSY_WAIT: Duration = Duration::from_secs(4);
 
 /// What kind of failure the connection to Event Hubs met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +130,12 @@ impl TransportError {
     #[must_use]
     pub fn condition(&self) -> Option<&str> {
         self.condition.as_deref()
+    }
+
+    /// How long to wait at least before the next try: 4 s if the service is throttling, as .NET and Python do.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.kind == TransportErrorKind::ServerBusy).then_some(BUSY_WAIT)
     }
 
     /// Whether another receiver took the partition.

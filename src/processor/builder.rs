@@ -28,6 +28,7 @@ use crate::checkpoint::{CheckpointStore, validate};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::BuildError;
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent};
+use crate::retry::RetryMode;
 use crate::transport::Transport;
 
 /// Describes an [`EventProcessor`]. Every `with_*` method sets one field of [`ProcessorOptions`], where its default
@@ -291,6 +292,13 @@ impl EventProcessorBuilder {
     #[must_use]
     pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.options.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets how the waits grow before a failed partition is tried again.
+    #[must_use]
+    pub fn with_retry_mode(mut self, mode: RetryMode) -> Self {
+        self.options.retry_mode = mode;
         self
     }
 

@@ -159,7 +159,7 @@ impl Caller {
     pub(super) async fn settle(&self, work: &Work, mut error: ProcessingError) -> Settled {
         let options = &self.shared.options;
         let _retrying = self.cell.retries();
-        let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
+        let mut backoff = options.backoff();
         let mut failures = 1;
         loop {
             if NotTaken::is(&error) {
@@ -230,7 +230,7 @@ impl Caller {
                 letter.attempts = 0;
                 letter.undecodable = Some(*reason);
             }
-            let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
+            let mut backoff = options.backoff();
             while let Err(error) = bury(self.shared.dead_letters.as_deref(), &letter).await {
                 self.report(&ProcessingError::DeadLetter(error)).await;
                 self.wait(&mut backoff).await?;
@@ -247,7 +247,7 @@ impl Caller {
 
     /// Waits before a retry, and until the partition is known to be ours. `Err`: the term ends instead.
     async fn wait(&self, backoff: &mut Backoff) -> Result<(), TermEnd> {
-        let mut delay = self.shared.draw(|rng| backoff.next_delay(rng));
+        let mut delay = self.shared.draw(|rng| backoff.next_delay(None, rng));
         loop {
             tokio::select! {
                 biased;

@@ -24,7 +24,7 @@ use crate::error::{
     ProcessingError, ProcessorError, StoreErrorKind, TransportError, TransportErrorKind,
 };
 use crate::model::{ETag, EventHubProperties, OwnerId, PartitionId};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, RetryMode};
 use crate::telemetry;
 
 /// How soon the next cycle comes after the end of a pump, or when somebody else checkpoints a partition of ours. A
@@ -137,7 +137,7 @@ impl Control {
             partitions: BTreeSet::new(),
             memory: Memory::default(),
             store: StoreHealth::default(),
-            list_backoff: Backoff::new(interval / 8, interval),
+            list_backoff: Backoff::new(RetryMode::Exponential, interval / 8, interval),
             is_told_of_foreigners: false,
             listed: None,
             next_plan: Instant::now(),
@@ -221,8 +221,7 @@ impl Control {
     /// Asks both sides once, with patience for what may pass, and refuses to start with a configuration that cannot
     /// work: an operator sees at once what would otherwise be retried for ever.
     async fn check_configuration(&mut self) -> Result<(), ProcessorError> {
-        let options = &self.shared.options;
-        let mut backoff = Backoff::new(options.retry_delay, options.max_retry_delay);
+        let mut backoff = self.shared.options.backoff();
         while !self.shutdown.is_cancelled() {
             let error = match self.read_partitions().await {
                 Err(error) if is_fatal_transport(error.kind()) => {
@@ -245,8 +244,9 @@ impl Control {
                     }
                 }
             };
+            let asked = error.retry_after();
             self.reporter.report(error);
-            let delay = self.shared.draw(|rng| backoff.next_delay(rng));
+            let delay = self.shared.draw(|rng| backoff.next_delay(asked, rng));
             until(&self.shutdown, tokio::time::sleep(delay)).await;
         }
         Ok(())

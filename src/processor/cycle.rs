@@ -43,13 +43,15 @@ impl Control {
                 // No view, no decision: what we own goes on being read.
                 self.store.failing_since.get_or_insert(begun);
                 self.shared.board.balancing.cycle(false);
+                // At most an interval: the records are to be seen again before others take us for dead.
+                let asked = error.retry_after();
                 self.reporter.report(ProcessingError::LoadBalancing(error));
                 let Self {
                     shared,
                     list_backoff,
                     ..
                 } = self;
-                let delay = shared.draw(|rng| list_backoff.next_delay(rng));
+                let delay = shared.draw(|rng| list_backoff.next_delay(asked, rng));
                 self.next_plan = Instant::now() + delay;
                 self.next_look = self.next_plan;
                 return;

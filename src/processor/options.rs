@@ -9,6 +9,7 @@ use super::policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 use crate::balance::LoadBalancingStrategy;
 use crate::error::BuildError;
 use crate::model::{EventPosition, OwnerId, PartitionId};
+use crate::retry::{Backoff, RetryMode};
 use crate::transport::ReceiverOptions;
 
 /// Options of an [`EventProcessor`](super::EventProcessor). Start from `default()` and change fields, or use the
@@ -102,8 +103,14 @@ pub struct ProcessorOptions {
     pub slow_handler_warning: Option<Duration>,
     /// How long a graceful stop waits for handlers that are running. After that they are cut. Default: 30 s.
     pub shutdown_timeout: Duration,
+    /// How the waits grow before something is tried again: opening a receiver, reading a checkpoint or the properties of
+    /// the event hub, writing a policy's checkpoint, calling the handler again. There is no last try: what may pass never
+    /// ends a processor. See [`RetryOptions`](crate::RetryOptions) for operations that do have one. Default:
+    /// [`Exponential`](RetryMode::Exponential).
+    pub retry_mode: RetryMode,
     /// First wait before trying a partition again after a failure; doubles up to
-    /// [`max_retry_delay`](Self::max_retry_delay). Default: 0.8 s, as in .NET, Java and Python.
+    /// [`max_retry_delay`](Self::max_retry_delay), unless `retry_mode` says otherwise. If the service or the store asks
+    /// for a longer one, that is waited for, up to `max_retry_delay`. Default: 0.8 s, as in .NET, Java and Python.
     pub retry_delay: Duration,
     /// Longest wait before trying a partition again. Default: 60 s, as in .NET and Java.
     pub max_retry_delay: Duration,
@@ -203,6 +210,7 @@ impl Default for ProcessorOptions {
             stall_timeout: Some(Duration::from_secs(120)),
             slow_handler_warning: Some(Duration::from_secs(60)),
             shutdown_timeout: Duration::from_secs(30),
+            retry_mode: RetryMode::default(),
             retry_delay: Duration::from_millis(800),
             max_retry_delay: Duration::from_secs(60),
             control_thread: ControlThread::default(),
@@ -234,6 +242,11 @@ impl ProcessorOptions {
         self.load_balancing_interval = interval;
         self.ownership_suspect_time = Some(suspect_time);
         self.partition_ownership_expiration = Self::default().partition_ownership_expiration;
+    }
+
+    /// The waits between tries.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(self.retry_mode, self.retry_delay, self.max_retry_delay)
     }
 
     /// The silence after which our own kind may take us for dead.

@@ -24,7 +24,7 @@ use crate::checkpoint::CheckpointStore;
 use crate::dead_letter::DeadLetterSink;
 use crate::error::TransportError;
 use crate::model::{EventPosition, GroupScope, OwnerId, PartitionId};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, RetryMode};
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, Transport};
 
@@ -188,16 +188,16 @@ impl Pump {
                 }
                 TermEnd::Failed | TermEnd::Nowhere { is_replaced: true } => {
                     self.cell.restarted();
-                    self.pause(&mut backoff).await
+                    self.pause(&mut backoff, None).await
                 }
                 TermEnd::Nowhere { is_replaced: false } => {
-                    self.pause(&mut self.slow_backoff()).await
+                    self.pause(&mut self.slow_backoff(), None).await
                 }
                 TermEnd::Restarted { in_vain } => {
                     self.turn_off();
                     // Who asks again and again before the first event has to wait.
                     if in_vain {
-                        self.pause(&mut backoff).await
+                        self.pause(&mut backoff, None).await
                     } else {
                         self.signal.reason()
                     }
@@ -218,13 +218,12 @@ impl Pump {
     }
 
     pub(super) fn backoff(&self) -> Backoff {
-        let options = &self.shared.options;
-        Backoff::new(options.retry_delay, options.max_retry_delay)
+        self.shared.options.backoff()
     }
 
     fn slow_backoff(&self) -> Backoff {
         let longest = self.shared.options.max_retry_delay;
-        Backoff::new(longest, longest)
+        Backoff::new(RetryMode::Fixed, longest, longest)
     }
 
     /// Notes where the partition is asked to start.
@@ -263,9 +262,13 @@ impl Pump {
         }
     }
 
-    /// Waits before the next try. `Some`: told to stop instead.
-    pub(super) async fn pause(&self, backoff: &mut Backoff) -> Option<CloseReason> {
-        let delay = self.shared.draw(|rng| backoff.next_delay(rng));
+    /// Waits before the next try, at least as long as somebody `asked`. `Some`: told to stop instead.
+    pub(super) async fn pause(
+        &self,
+        backoff: &mut Backoff,
+        asked: Option<Duration>,
+    ) -> Option<CloseReason> {
+        let delay = self.shared.draw(|rng| backoff.next_delay(asked, rng));
         tokio::select! {
             biased;
             reason = self.signal.stopped() => Some(reason),

@@ -30,19 +30,19 @@ impl Term<'_> {
                 reason = signal.stopped() => return Err(TermEnd::Closed(reason)),
                 read = self.read_checkpoint() => read,
             };
-            match read {
+            let error = match read {
                 Ok(checkpoint) => break checkpoint,
                 Err(CheckpointError::Store(error))
                     if error.kind() == StoreErrorKind::MalformedRecord =>
                 {
                     return Err(self.nowhere(InvalidPositionError::Unreadable(error)).await);
                 }
-                Err(CheckpointError::Store(error)) => {
-                    self.report(ProcessingError::ReadCheckpoint(error)).await;
-                }
-                Err(error) => self.report(ProcessingError::Checkpoint(error)).await,
-            }
-            self.pause(&mut backoff).await?;
+                Err(CheckpointError::Store(error)) => ProcessingError::ReadCheckpoint(error),
+                Err(error) => ProcessingError::Checkpoint(error),
+            };
+            let asked = error.retry_after();
+            self.report(error).await;
+            self.pause(&mut backoff, asked).await?;
         };
         let _running = self.caller.cell.runs("on_partition_initialize");
         let hook = self.handler().on_partition_initialize(&self.context);
@@ -113,7 +113,7 @@ impl Term<'_> {
         }
         let mut backoff = self.pump.backoff();
         loop {
-            match self.properties().await {
+            let error = match self.properties().await {
                 Ok(properties) if properties.last_enqueued_sequence_number < 0 => {
                     return Ok(EventPosition::Earliest);
                 }
@@ -122,9 +122,11 @@ impl Term<'_> {
                     return Ok(EventPosition::sequence_number(last));
                 }
                 Err(PropertiesEnd::Stopped(reason)) => return Err(TermEnd::Closed(reason)),
-                Err(PropertiesEnd::Failed(error)) => self.report(error).await,
-            }
-            self.pause(&mut backoff).await?;
+                Err(PropertiesEnd::Failed(error)) => error,
+            };
+            let asked = error.retry_after();
+            self.report(error).await;
+            self.pause(&mut backoff, asked).await?;
         }
     }
 
@@ -173,7 +175,7 @@ impl Term<'_> {
                 return Err(self.nowhere(error).await);
             }
             is_second_look = true;
-            self.pause(&mut backoff).await?;
+            self.pause(&mut backoff, None).await?;
         }
     }
 

@@ -278,6 +278,7 @@ impl<'a> Term<'a> {
                 position = resume_at;
                 backoff.reset();
             }
+            let asked = error.retry_after();
             match self.pump.cell.take_treated() {
                 Some(stall) => {
                     self.report(stall.into()).await;
@@ -287,7 +288,7 @@ impl<'a> Term<'a> {
                 }
                 None => self.report(ProcessingError::Receive(error)).await,
             }
-            if let Err(end) = self.pause(&mut backoff).await {
+            if let Err(end) = self.pause(&mut backoff, asked).await {
                 return end;
             }
             self.look_first().await;
@@ -332,9 +333,13 @@ impl<'a> Term<'a> {
         }
     }
 
-    /// Waits before the next try. `Err`: the term ends instead.
-    pub(super) async fn pause(&self, backoff: &mut Backoff) -> Result<(), TermEnd> {
-        if let Some(reason) = self.pump.pause(backoff).await {
+    /// Waits before the next try, at least as long as somebody `asked`. `Err`: the term ends instead.
+    pub(super) async fn pause(
+        &self,
+        backoff: &mut Backoff,
+        asked: Option<Duration>,
+    ) -> Result<(), TermEnd> {
+        if let Some(reason) = self.pump.pause(backoff, asked).await {
             return Err(TermEnd::Closed(reason));
         }
         if self.pump.restarts.slot().is_asked() {

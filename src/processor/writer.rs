@@ -120,7 +120,11 @@ async fn write(
     let options = &shared.options;
     // The store is asked for by the load balancer at this pace too: on its return nobody waits for longer.
     let longest = options.max_retry_delay.min(options.load_balancing_interval);
-    let mut backoff = Backoff::new(options.retry_delay.min(longest), longest);
+    let mut backoff = Backoff::new(
+        options.retry_mode,
+        options.retry_delay.min(longest),
+        longest,
+    );
     loop {
         let is_last = state.finishing.is_cancelled();
         let next = if is_last {
@@ -157,7 +161,7 @@ async fn write(
             }
             Err(error) => {
                 let is_over = is_last || error.ends_term();
-                let delay = shared.draw(|rng| backoff.next_delay(rng));
+                let delay = shared.draw(|rng| backoff.next_delay(error.retry_after(), rng));
                 state.progress().write_failed(Instant::now() + delay);
                 // Why a term ends is told elsewhere.
                 if error.is_ownership_lost() {

@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "error",
             "model",
             "processor",
+            "retry",
             "transport",
         ],
     ),

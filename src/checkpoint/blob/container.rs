@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use rand::RngExt as _;
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -17,12 +16,7 @@ use crate::checkpoint::Written;
 use crate::credential::{StorageCredential, StorageCredentialKind};
 use crate::error::StoreErrorKind;
 use crate::model::ETag;
-
-/// Longest wait before the retry that is honoured within an operation; a longer one is the caller's to spend.
-const MAX_RETRY_WAIT: Duration = Duration::from_secs(1);
-
-/// Spread of the wait before the retry, so that processors that failed together do not come back together.
-const RETRY_WAIT_MS: std::ops::Range<u64> = 100..400;
+use crate::retry::RetryOptions;
 
 /// Most pages and records of one listing. Event hubs have at most a few thousand partitions, and the service
 /// puts 5000 records on a page.
@@ -56,9 +50,8 @@ pub(super) struct Listing {
 /// One container, with the credential to reach it.
 pub(super) struct Container {
     requests: Arc<dyn ContainerRequests>,
-    try_timeout: Duration,
+    retry: RetryOptions,
     operation_timeout: Duration,
-    tries: u32,
 }
 
 impl Container {
@@ -98,9 +91,8 @@ impl Container {
     ) -> Self {
         Self {
             requests,
-            try_timeout: options.try_timeout,
+            retry: options.retry.clone(),
             operation_timeout: options.operation_timeout,
-            tries: if options.retry_once { 2 } else { 1 },
         }
     }
 
@@ -199,16 +191,16 @@ impl Container {
         ))
     }
 
-    /// Sends a request, and once more if it failed in a way that may pass.
+    /// Sends a request, and again if it failed in a way that may pass.
     async fn run<T, F>(&self, deadline: Deadline, send: impl Fn() -> F) -> Ended<T>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         let mut is_ambiguous = false;
-        let mut left = self.tries;
+        let mut left = self.retry.max_retries;
+        let mut backoff = self.retry.backoff();
         loop {
-            left -= 1;
-            let limit = self.try_timeout.min(deadline.left());
+            let limit = self.retry.try_timeout.min(deadline.left());
             let failure = match tokio::time::timeout(limit, send()).await {
                 Ok(Ok(value)) => {
                     return Ended {
@@ -219,19 +211,21 @@ impl Container {
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::timeout(limit),
             };
-            let jitter = Duration::from_millis(rand::rng().random_range(RETRY_WAIT_MS));
-            let wait = failure.retry_after.unwrap_or(jitter);
-            let may_retry = left > 0
-                && failure.is_worth_a_retry()
-                && wait <= MAX_RETRY_WAIT
-                && wait < deadline.left();
+            let wait = backoff.next_delay(failure.retry_after, &mut rand::rng());
+            // A longer one is the caller's to spend.
+            let is_short = failure
+                .retry_after
+                .is_none_or(|asked| asked <= self.retry.max_delay);
+            let may_retry =
+                left > 0 && failure.is_worth_a_retry() && is_short && wait < deadline.left();
             if !may_retry {
                 return Ended {
                     result: Err(failure),
                     is_ambiguous,
                 };
             }
-            tracing::debug!(detail = failure.detail, "trying a blob request once more");
+            left -= 1;
+            tracing::debug!(detail = failure.detail, "trying a blob request again");
             is_ambiguous |= failure.class == Class::Ambiguous;
             tokio::time::sleep(wait).await;
         }

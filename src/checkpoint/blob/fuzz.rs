@@ -27,7 +27,7 @@ thread_local! {
     reason = "without a store there is nothing to try"
 )]
 pub(crate) fn listing(data: &[u8]) {
-    let options = BlobCheckpointStoreOptions::default().with_retry_once(false);
+    let options = BlobCheckpointStoreOptions::default().with_max_retries(0);
     let url = Url::parse("https://account.example").expect("a URL");
     let requests = supported::fuzz::client(&url, &options, data).expect("a client");
     let container = Arc::new(Container::over(Arc::new(requests), &options));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::LegacyCheckpoints;
 use crate::credential::ConnectionStringError;
 use crate::network::{Proxy, TlsOptions};
+use crate::retry::RetryOptions;
 
 /// How names of namespace, event hub and consumer group become part of blob names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,14 +70,17 @@ pub struct BlobCheckpointStoreOptions {
     pub name_case: NameCase,
     /// What to do about processors of the same group under another spelling. Default [`SplitGroup::Warn`].
     pub split_group: SplitGroup,
-    /// How long one request may take, from connecting to the last byte of the answer. Default 5 s: short
-    /// against an ownership expiration of 60 to 180 s, so that one lost packet costs no partition.
-    pub try_timeout: Duration,
-    /// How long one operation may take with all its requests: retry, further pages, reading back. Default 15 s.
+    /// How a request is sent again that failed in a way that may pass.
+    ///
+    /// Default: once, after 0.125 to 0.25 s. The load balancer comes round again anyway, so more only delays it. If the
+    /// store asks for a wait longer than `max_delay` (1 s), that is left to the caller, with the error
+    /// ([`StoreError::retry_after`](crate::StoreError::retry_after)): the processor waits for it.
+    ///
+    /// `try_timeout`, 5 s, is for one request, from connecting to the last byte of the answer: short against an ownership
+    /// expiration of 60 to 180 s, so that one lost packet costs no partition.
+    pub retry: RetryOptions,
+    /// How long one operation may take with all its requests: retries, further pages, reading back. Default 15 s.
     pub operation_timeout: Duration,
-    /// Whether a request that failed in a transient way is sent once more. Default `true`. The load balancer
-    /// comes round again anyway, so more than one retry only delays it.
-    pub retry_once: bool,
     /// The HTTP proxy to go through. Default: [`Proxy::FromEnvironment`].
     pub proxy: Proxy,
     /// Whom to trust. Default: whom the platform trusts.
@@ -91,9 +95,11 @@ impl Default for BlobCheckpointStoreOptions {
             legacy_checkpoints: None,
             name_case: NameCase::Folded,
             split_group: SplitGroup::Warn,
-            try_timeout: Duration::from_secs(5),
+            retry: RetryOptions::default()
+                .with_max_retries(1)
+                .with_delay(Duration::from_millis(250), Duration::from_secs(1))
+                .with_try_timeout(Duration::from_secs(5)),
             operation_timeout: Duration::from_secs(15),
-            retry_once: true,
             proxy: Proxy::FromEnvironment,
             tls: TlsOptions::default(),
         }
@@ -136,10 +142,17 @@ impl BlobCheckpointStoreOptions {
         self
     }
 
-    /// Sets [`try_timeout`](Self::try_timeout).
+    /// Sets [`retry`](Self::retry).
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryOptions) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets [`retry.try_timeout`](RetryOptions::try_timeout).
     #[must_use]
     pub fn with_try_timeout(mut self, try_timeout: Duration) -> Self {
-        self.try_timeout = try_timeout;
+        self.retry.try_timeout = try_timeout;
         self
     }
 
@@ -150,10 +163,10 @@ impl BlobCheckpointStoreOptions {
         self
     }
 
-    /// Sets [`retry_once`](Self::retry_once).
+    /// Sets [`retry.max_retries`](RetryOptions::max_retries).
     #[must_use]
-    pub fn with_retry_once(mut self, retry_once: bool) -> Self {
-        self.retry_once = retry_once;
+    pub fn with_max_retries(mut self, max_retries: u32) -> Self {
+        self.retry.max_retries = max_retries;
         self
     }
 
@@ -183,10 +196,10 @@ impl BlobCheckpointStoreOptions {
         if let Some(legacy) = &self.legacy_checkpoints {
             legacy.check()?;
         }
-        if self.try_timeout.is_zero() {
+        if self.retry.try_timeout.is_zero() {
             return Err(invalid("try_timeout", "it must not be zero"));
         }
-        if self.operation_timeout < self.try_timeout {
+        if self.operation_timeout < self.retry.try_timeout {
             return Err(invalid(
                 "operation_timeout",
                 "it must not be shorter than try_timeout",

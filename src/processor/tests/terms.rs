@@ -270,6 +270,25 @@ async fn what_the_service_repeats_within_a_term_is_delivered_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_busy_service_is_left_alone_for_four_seconds() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let recorder = Recorder::new();
+    let handle = builder(&hub, &store, "me")
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    eventually("attached", || async { hub.receivers("0") == 1 }).await;
+    hub.disconnect("0", TransportErrorKind::ServerBusy);
+    let begun = tokio::time::Instant::now();
+    hub.send("0", "a");
+    delivered(&recorder, "0", &[0]).await;
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(4), "{took:?}");
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_while_latest_is_looked_up_closes_what_was_initialized() {
     let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
     for _ in 0..1000 {

@@ -27,6 +27,7 @@ for_each_backend! {
     refusals_are_typed_errors_and_never_a_lost_race,
     an_unexplained_404_is_no_missing_checkpoint,
     a_busy_store_is_asked_once_more_and_its_wait_handed_on,
+    a_request_is_sent_again_as_often_as_told,
     a_redirect_is_not_followed,
     a_store_that_never_answers_costs_two_tries,
     without_the_retry_one_try_is_all,
@@ -231,6 +232,27 @@ async fn a_busy_store_is_asked_once_more_and_its_wait_handed_on(backend: BlobBac
     assert!(error.is_transient());
 }
 
+async fn a_request_is_sent_again_as_often_as_told(backend: BlobBackend) {
+    let busy = || refusal("503 Server Busy", "ServerBusy");
+    let server = ScriptedBlob::start([
+        busy(),
+        busy(),
+        busy(),
+        Act::Reply(page(&[], "")),
+        busy(),
+        busy(),
+        busy(),
+        busy(),
+    ])
+    .await;
+    let options = BlobCheckpointStoreOptions::default().with_max_retries(3);
+    let store = store_with(&server, backend, options);
+    store.list_ownership(&scope()).await.unwrap();
+    assert_eq!(server.requests().len(), 4);
+    store.list_ownership(&scope()).await.unwrap_err();
+    assert_eq!(server.requests().len(), 8);
+}
+
 async fn a_redirect_is_not_followed(backend: BlobBackend) {
     let elsewhere = ScriptedBlob::start([]).await;
     let location = format!("{}/abc", elsewhere.url());
@@ -270,7 +292,7 @@ async fn without_the_retry_one_try_is_all(backend: BlobBackend) {
     let server = ScriptedBlob::start([Act::Hang]).await;
     let options = BlobCheckpointStoreOptions::default()
         .with_try_timeout(LIMIT)
-        .with_retry_once(false);
+        .with_max_retries(0);
     let outcome = renew(&store_with(&server, backend, options)).await;
     assert_eq!(unknown(outcome), StoreErrorKind::Timeout);
     assert_eq!(server.requests().len(), 1);
@@ -335,7 +357,7 @@ async fn an_https_account_is_spoken_to_in_tls(backend: BlobBackend) {
     let credential = StorageCredential::account_key("account", "a2V5");
     let options = BlobCheckpointStoreOptions::default()
         .with_backend(backend)
-        .with_retry_once(false);
+        .with_max_retries(0);
     let store = BlobCheckpointStore::new(&url, "abc", credential, options).unwrap();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -1,5 +1,7 @@
 //! Who we are, to an emulator that checks it: keys that are replaced, signatures and tokens that end.
 
+#[cfg(feature = "azure-identity")]
+mod identity;
 mod keys;
 mod load;
 mod tokens;

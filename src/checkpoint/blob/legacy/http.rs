@@ -37,8 +37,8 @@ impl PooledClient {
     ) -> Result<Self, BlobStoreConfigError> {
         let (route, tls) = Route::new(account_url, options)?;
         let mut http = reqwest_legacy::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT.min(options.try_timeout))
-            .timeout(options.try_timeout)
+            .connect_timeout(CONNECT_TIMEOUT.min(options.retry.try_timeout))
+            .timeout(options.retry.try_timeout)
             .pool_max_idle_per_host(MAX_IDLE)
             // No credential reaches another host.
             .redirect(reqwest_legacy::redirect::Policy::none())

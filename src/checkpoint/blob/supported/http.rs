@@ -29,7 +29,7 @@ impl BoundedClient {
         let (route, tls) = Route::new(account_url, options)?;
         // A small compressed answer could unpack to any size; it is not asked for one.
         let mut http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT.min(options.try_timeout))
+            .connect_timeout(CONNECT_TIMEOUT.min(options.retry.try_timeout))
             // No credential reaches another host.
             .redirect(reqwest::redirect::Policy::none())
             // Which one to take is known already.

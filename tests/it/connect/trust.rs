@@ -1,13 +1,18 @@
 //! Authorities and certificates of one's own.
 
+use std::net::SocketAddr;
+
 use eventhubs_emulator::TlsFault;
 use eventhubs_processor::error::TransportErrorKind as Kind;
 use eventhubs_processor::network::TlsOptions;
-use eventhubs_processor::transport::Transport as _;
+use eventhubs_processor::transport::{AmqpTransport, Transport as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::support::tls_front::{Authority, TlsFront};
 
-use super::{NAMESPACE, client, emulator, options, receive, trust, web_sockets};
+use super::{HUB, NAMESPACE, client, emulator, options, receive, trust, web_sockets};
 
 #[tokio::test]
 async fn an_authority_of_ones_own_is_trusted_besides_the_platforms_or_in_their_place() {
@@ -153,4 +158,46 @@ async fn the_certificate_must_be_for_the_custom_endpoint() {
             client.close().await;
         }
     }
+}
+
+/// Passes a connection on and keeps what the client has sent.
+async fn eavesdropper(upstream: SocketAddr) -> (u16, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from, mut back) = client.into_split();
+        let upstream = TcpStream::connect(upstream).await.unwrap();
+        let (mut answers, mut to) = upstream.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+        let mut heard = Vec::new();
+        let mut buf = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buf).await {
+            heard.extend_from_slice(&buf[..count]);
+            to.write_all(&buf[..count]).await.unwrap();
+        }
+        heard
+    });
+    (port, heard)
+}
+
+#[tokio::test]
+async fn to_the_service_a_custom_endpoint_is_not_mentioned() {
+    let emulator = emulator().await;
+    let (port, heard) = eavesdropper(emulator.amqp_addr()).await;
+    let text = format!(
+        "Endpoint=sb://{NAMESPACE};SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
+    );
+    let options = options().with_custom_endpoint_address(format!("localhost:{port}"));
+    let client = AmqpTransport::from_connection_string_with_options(&text, HUB, options).unwrap();
+    assert_eq!(receive(&client).await.unwrap(), "x");
+    client.close().await;
+    let heard = heard.await.unwrap();
+    let has = |text: &[u8]| heard.windows(text.len()).any(|part| part == text);
+    // The host name of the connection with its length before it, and the audience of the token.
+    let length = u8::try_from(NAMESPACE.len()).unwrap();
+    let host_name = [&[0xa1, length], NAMESPACE.as_bytes()].concat();
+    assert!(has(&host_name));
+    assert!(has(format!("sb://{NAMESPACE}/{HUB}/").as_bytes()));
+    assert!(!has(b"localhost"));
 }

@@ -1,6 +1,11 @@
 //! No key and no body is logged by any crate underneath, at its finest. A program of its own, because it listens to the
 //! whole process.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::expect_used,
+    clippy::future_not_send,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 #[path = "it/world.rs"]
 #[allow(dead_code, reason = "for the other tests")]

@@ -49,6 +49,7 @@ pub(crate) enum SasError {
 const PREFIX: &str = "SharedAccessSignature ";
 
 impl Keys {
+    #[cfg(any(test, feature = "unstable-fuzz"))]
     pub(crate) fn new(keys: HashMap<String, String>) -> Self {
         Self::with_issuer(keys, Issuer::default())
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// and nobody but the client imports `processor`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("balance", &["model"]),
-    ("bench", &["balance", "checkpoint"]),
+    ("bench", &["balance", "checkpoint", "transport"]),
     (
         "checkpoint",
         &[

@@ -153,6 +153,10 @@ impl Transport for At<dyn Transport> {
         self.place.run(call).await?
     }
 
+    fn take_trouble(&self) -> Option<TransportError> {
+        self.inner.take_trouble()
+    }
+
     async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         // Where the thread is gone, so is the connection.

@@ -4,6 +4,7 @@
 mod identity;
 mod keys;
 mod load;
+mod processor;
 mod tokens;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The transport by itself.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventhubs_emulator::{Event, PropertyValue};
@@ -167,6 +168,40 @@ async fn a_lost_connection_costs_one_receiver_and_no_event() {
     let properties = adapter.partition_properties(&"3".into()).await.unwrap();
     assert_eq!(properties.last_enqueued_sequence_number, 29);
     assert_eq!(factory.made(), made + 1);
+    adapter.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_nobody_reads_holds_the_service_back() {
+    const EVENTS: usize = 2000;
+    let emulator = emulator(1).await;
+    send(&emulator, 1, EVENTS);
+    let adapter = transport(&emulator).await;
+    let mut options = at("0", EventPosition::Earliest);
+    options.prefetch = NonZeroU32::new(50).unwrap();
+    let mut receiver = adapter.open_receiver(options).await.unwrap();
+    let delivered = || {
+        let status = emulator.status();
+        let readers = &status.hubs[0].partitions[0].readers;
+        readers.first().map_or(0, |reader| reader.delivered)
+    };
+    // Until nothing more comes.
+    let mut before = 0;
+    in_time(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = delivered();
+            if now > 0 && now == before {
+                break;
+            }
+            before = now;
+        }
+    })
+    .await;
+    // What waits in the queue of the adapter, and twice the credit.
+    assert!(before <= 128 + 2 * 50, "{before}");
+    let events = receive(&mut receiver, EVENTS).await;
+    assert_eq!(numbers(&events), Vec::from_iter(0..2000));
     adapter.close().await;
 }
 

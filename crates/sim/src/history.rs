@@ -32,6 +32,13 @@ pub(crate) type TermId = u32;
 pub(crate) enum Happening {
     /// An event was enqueued.
     Appended { partition: Partition, seq: i64 },
+    /// A member that is not scheduled any more had asked for a receiver; the request leaves it only now.
+    AttachHeldUp {
+        member: Member,
+        partition: Partition,
+        /// When it was asked for.
+        asked: Time,
+    },
     /// The hub accepted a receiver that starts after sequence number `after`.
     Attached {
         member: Member,

@@ -110,7 +110,15 @@ impl Transport for HubClient {
             Some(Bug::NoOwnerLevel) => level = None,
             _ => {}
         }
+        let asked = self.hub.world.now();
         self.gate.pass().await;
+        if self.hub.world.now() > asked {
+            self.hub.world.note(Happening::AttachHeldUp {
+                member: self.member,
+                partition,
+                asked,
+            });
+        }
         let opened = self.hub.attach(self.member, partition, after, level).await;
         self.gate.pass().await;
         let receiver = opened.map_err(|kind| {

@@ -279,16 +279,17 @@ impl CheckpointStore for StoreClient {
             .store
             .list_checkpoints(self.member, Purpose::ReadCheckpoint)
             .await;
-        self.gate.pass().await;
-        let found: BTreeMap<Partition, CheckpointBlob> =
-            found.map_err(|trouble| error(trouble, "list"))?;
-        for (partition, blob) in &found {
+        // What the store said, when it did: somebody who is not scheduled may hear it much later.
+        for (partition, blob) in found.iter().flatten() {
             self.world.note(Happening::CheckpointRead {
                 member: self.member,
                 partition: *partition,
                 seq: Some(blob.seq),
             });
         }
+        self.gate.pass().await;
+        let found: BTreeMap<Partition, CheckpointBlob> =
+            found.map_err(|trouble| error(trouble, "list"))?;
         Ok(found
             .into_iter()
             .map(|(id, blob)| stored(id, &blob))
@@ -306,13 +307,15 @@ impl CheckpointStore for StoreClient {
             .store
             .read_checkpoint(self.member, Purpose::ReadCheckpoint, partition)
             .await;
+        if let Ok(found) = &found {
+            self.world.note(Happening::CheckpointRead {
+                member: self.member,
+                partition,
+                seq: found.as_ref().map(|blob| blob.seq),
+            });
+        }
         self.gate.pass().await;
         let found = found.map_err(|trouble| error(trouble, "read"))?;
-        self.world.note(Happening::CheckpointRead {
-            member: self.member,
-            partition,
-            seq: found.as_ref().map(|blob| blob.seq),
-        });
         Ok(found.map(|blob| stored(partition, &blob)))
     }
 

@@ -151,6 +151,8 @@ pub(crate) struct Oracle {
     current: BTreeMap<(Member, Partition), TermId>,
     calls: BTreeMap<(Member, Partition), i64>,
     reads: BTreeMap<(Member, Partition), i64>,
+    /// When receivers were asked for whose requests left a member only after it had been paused.
+    held_up: BTreeMap<(Member, Partition), Time>,
     lives: BTreeMap<Member, Life>,
     /// Whether nothing is wrong and nothing may move.
     is_calm: bool,
@@ -193,6 +195,7 @@ impl Oracle {
             current: BTreeMap::new(),
             calls: BTreeMap::new(),
             reads: BTreeMap::new(),
+            held_up: BTreeMap::new(),
             lives: BTreeMap::new(),
             is_calm: false,
             is_foul: false,
@@ -315,6 +318,17 @@ impl Oracle {
                 member, partition, ..
             } => {
                 self.current.remove(&(*member, *partition));
+                self.held_up.remove(&(*member, *partition));
+            }
+            Happening::AttachHeldUp {
+                member,
+                partition,
+                asked,
+            } => {
+                self.held_up.insert((*member, *partition), *asked);
+            }
+            Happening::AttachFailed { member, partition } => {
+                self.held_up.remove(&(*member, *partition));
             }
             Happening::HandlerStarted {
                 member,
@@ -407,7 +421,6 @@ impl Oracle {
                 self.is_foul = !is_fair;
             }
             Happening::Asked { .. }
-            | Happening::AttachFailed { .. }
             | Happening::CheckpointAcked { .. }
             | Happening::CheckpointDeleted { .. }
             | Happening::Detached { .. }

@@ -98,9 +98,11 @@ impl Takeover {
             Happening::HandlerDone {
                 member, partition, ..
             } => self.returned(now, *partition, *member),
+            // An heir that has died, or left, before it was told does not begin: the bound on any takeover holds.
             Happening::Renewed { by, partition }
                 if self.ours.contains(by)
-                    && self.owners.get(partition).is_some_and(|owner| owner != by)
+                    && (self.owners.get(partition))
+                        .is_some_and(|owner| owner != by && self.at_work.contains(owner))
                     && !self.begun.contains(partition) =>
             {
                 self.told.insert(*partition, now);

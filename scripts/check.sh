@@ -151,6 +151,11 @@ torture() {
         run_tests --test torture -- --nocapture
 }
 
+# What must do no harm does none where overflows are not looked for either.
+optimized_corpora() {
+    cargo test --release --package eventhubs-processor --all-features --test corpus
+}
+
 # Whole groups under random faults, the bugs that must be noticed, and the same seeds in two processes. Optimized: it is
 # thirty times as fast.
 simulate() {
@@ -190,6 +195,7 @@ step "cargo build quickstart" cargo build --quiet --example quickstart
 step "quickstart" timeout 120 cargo run --quiet --example quickstart
 step "opentelemetry" open_telemetry
 if ! "$fast"; then
+    step "corpora, optimized" optimized_corpora
     step "Rust clients" build_rust_clients
     step "interop" interop
     step "adapters" adapters

@@ -306,6 +306,38 @@ async fn who_has_neither_lease_nor_link_looks_at_the_records_before_it_attaches_
     }
 }
 
+/// Not scheduled for a minute in the middle of the look, it looks again before it attaches.
+#[tokio::test(start_paused = true)]
+async fn who_sleeps_through_its_look_looks_again() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let recorder = Recorder::new();
+    let way = store.beside();
+    let handle = kin_builder(&hub, &way, "me")
+        .with_retry_delay(Duration::from_millis(10), Duration::from_millis(10))
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0]).await;
+    way.fail(Some(StoreErrorKind::Unavailable));
+    sleep(Duration::from_secs(30)).await;
+    hub.disconnect("0", TransportErrorKind::LinkDetached);
+    sleep(Duration::from_secs(2)).await;
+    way.stall(true);
+    way.fail(None);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    store.put(&"0".into(), &"foreign".into()).await;
+    sleep(Duration::from_millis(100)).await;
+    way.stall(false);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        hub.opened_at("0").len(),
+        1,
+        "it displaced who reads by right"
+    );
+    drop(handle);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_link_that_breaks_while_the_store_is_down_is_opened_again_without_a_lease() {
     let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 use super::fence::Fence;
+use super::former::Former;
 use super::handover::{Heir, hand_over};
 use super::pump::{Displaced, Pump, PumpEnd, Shared};
 use super::report::Reporter;
@@ -45,8 +46,8 @@ pub(super) struct Control {
     pub(super) signals: BTreeMap<PartitionId, StopSignal>,
     /// What we own, at the version we last wrote.
     pub(super) owned: BTreeMap<PartitionId, ETag>,
-    /// The version before that.
-    pub(super) replaced: BTreeMap<PartitionId, ETag>,
+    /// The versions before that.
+    pub(super) former: Former,
     pub(super) fences: BTreeMap<PartitionId, Arc<Fence>>,
     /// Owned since then, but the owner before has not finished yet.
     pub(super) awaited: BTreeMap<PartitionId, (Instant, Waiting)>,
@@ -123,7 +124,7 @@ impl Control {
             hooks: Handle::current(),
             signals: BTreeMap::new(),
             owned: BTreeMap::new(),
-            replaced: BTreeMap::new(),
+            former: Former::default(),
             fences: BTreeMap::new(),
             awaited: BTreeMap::new(),
             claimed: BTreeMap::new(),
@@ -309,7 +310,7 @@ impl Control {
             .retain(|id, _| owned.contains_key(id) || contested.contains(id));
         self.awaited.retain(|id, _| self.owned.contains_key(id));
         self.claimed.retain(|id, _| self.owned.contains_key(id));
-        self.replaced.retain(|id, _| self.owned.contains_key(id));
+        self.former.retain(|id| self.owned.contains_key(id));
         let to_read = self
             .owned
             .keys()

@@ -121,13 +121,14 @@ impl Control {
     fn snapshot(&self, listing: OwnershipListing) -> Snapshot {
         let ownerships = listing.ownerships.into_iter().map(|mut ownership| {
             let id = ownership.partition_id.clone();
-            // A listing that shows what we have replaced shows the past. Our own writes count, and are young.
+            // A listing that shows what we have replaced shows the past. Our own writes count, and age: whoever sees the
+            // present goes by when we wrote last.
             if let Some(version) = self.owned.get(&id)
-                && self.replaced.get(&id) == Some(&ownership.etag)
+                && let Some(age) = self.former.age_of_successor(&id, &ownership.etag)
             {
                 ownership.owner_id = Some(self.shared.owner_id.clone());
                 ownership.etag = version.clone();
-                ownership.last_modified = None;
+                ownership.last_modified = listing.as_of.checked_sub(age);
             }
             (id, ownership)
         });
@@ -144,7 +145,7 @@ impl Control {
         let store_up_for = self.store.up_since.map(|since| since.elapsed());
         let Self {
             owned,
-            replaced,
+            former,
             doubtful,
             arrived,
             ..
@@ -162,7 +163,7 @@ impl Control {
                 .is_some_and(|owner| owner.is_same_as(&self.shared.owner_id));
             if is_ours && record.etag != *version {
                 let ours = std::mem::replace(version, record.etag.clone());
-                replaced.insert(partition_id.clone(), ours);
+                former.note(partition_id.clone(), ours);
                 if !is_doubtful {
                     arrived.insert(partition_id.clone());
                     return false;
@@ -420,7 +421,7 @@ impl Control {
         let doubt = self.doubtful.remove(&partition_id);
         let waits_for = waits_for.or_else(|| doubt.flatten());
         if let WriteCondition::Matches(before) = condition {
-            self.replaced.insert(partition_id.clone(), before);
+            self.former.note(partition_id.clone(), before);
         }
         if self.owned.insert(partition_id.clone(), etag).is_none() {
             // Whoever displaced us before read what was not ours any more. Whoever had us refused still does: a foreign

@@ -11,6 +11,7 @@ mod cycle;
 mod deliver;
 mod failure;
 mod fence;
+mod former;
 mod handler;
 mod handover;
 mod inbox;

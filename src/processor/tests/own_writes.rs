@@ -193,3 +193,34 @@ async fn a_listing_of_the_past_takes_nothing_from_us() {
         drop(handle);
     }
 }
+
+/// Others may see the present: they go by when we wrote last, so we must not fall silent, however long listings show us
+/// what has been replaced.
+#[tokio::test(start_paused = true)]
+async fn a_past_that_lasts_does_not_make_us_silent() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let (echo, recorder) = (Echo::new(&store), Recorder::new());
+    let handle = builder(&hub, &echo)
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0]).await;
+    sleep(Duration::from_secs(10)).await;
+    echo.show(Some(echo.now().await));
+    let mut versions = vec![echo.now().await.ownerships[0].etag.clone()];
+    for _ in 0..12 {
+        sleep(Duration::from_secs(1)).await;
+        let version = echo.now().await.ownerships[0].etag.clone();
+        if versions.last() != Some(&version) {
+            versions.push(version);
+        }
+    }
+    // A sign of life in every interval of two seconds, and then some.
+    assert!((6..=8).contains(&versions.len()), "{versions:?}");
+    echo.show(None);
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0, 1]).await;
+    assert_never_stopped(&hub, &recorder, "0");
+    drop(handle);
+}

@@ -389,12 +389,13 @@ impl Control {
             }) => {
                 let Displaced {
                     error,
-                    at,
+                    asked_for,
                     is_refused,
                 } = displaced;
                 let claimed = self.claimed.get(&partition_id);
-                if !is_refused && claimed.is_some_and(|claimed| at < *claimed) {
-                    // By an owner from whom we have taken the partition since.
+                if !is_refused && claimed.is_some_and(|claimed| asked_for < *claimed) {
+                    // Maybe by an owner from whom we have taken the partition since: a handler that ran may have kept the
+                    // news from us. Whoever is no owner does it again.
                     return;
                 }
                 self.shared.board.balancing.lost();

@@ -108,8 +108,8 @@ pub(super) struct Detour {
 #[derive(Debug)]
 pub(super) struct Displaced {
     pub(super) error: TransportError,
-    /// When that was noticed.
-    pub(super) at: Instant,
+    /// When the receiver was asked for that was displaced.
+    pub(super) asked_for: Instant,
     /// Whether no receiver could be opened at all: somebody reads at a higher level.
     pub(super) is_refused: bool,
 }

@@ -219,6 +219,7 @@ impl<'a> Term<'a> {
             self.look_first().await;
         }
         loop {
+            let asked_for = Instant::now();
             let opened = self.open(position.clone()).await;
             let is_refused = opened.is_err();
             let broken = match opened {
@@ -265,7 +266,7 @@ impl<'a> Term<'a> {
                 // the ownership records tell.
                 return TermEnd::Displaced(Displaced {
                     error,
-                    at: Instant::now(),
+                    asked_for,
                     is_refused,
                 });
             }

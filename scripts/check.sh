@@ -8,6 +8,7 @@
 # which it installs where it may (root with apt-get). What else it uses (Azurite, the SDKs of others, cargo-deny) it
 # installs below target; the second run finds it there.
 #
+# EHP_OPTIMIZED_CORPORA=1 sends the fuzz corpora through an optimized build, too.
 # EHP_INTEROP_WRITE=1 lets the interop tests write docs/interop.md instead of comparing with it.
 
 set -uo pipefail
@@ -152,7 +153,7 @@ torture() {
 }
 
 # What must do no harm does none where overflows are not looked for either. Minutes of compiling for seconds of running,
-# hence on request: EHP_OPTIMIZED_CORPORA=1.
+# hence on request.
 optimized_corpora() {
     cargo test --release --package eventhubs-processor --all-features --test corpus
 }

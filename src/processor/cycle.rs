@@ -426,8 +426,9 @@ impl Control {
         if self.owned.insert(partition_id.clone(), etag).is_none() {
             // Whoever displaced us before read what was not ours any more. Whoever had us refused still does: a foreign
             // processor that takes the record from us and loses it again changes nothing about that.
-            self.held_off
-                .retain(|id, held_off| *id != partition_id || held_off.is_refused);
+            if (self.held_off.get(&partition_id)).is_some_and(|held_off| !held_off.is_refused) {
+                self.held_off.remove(&partition_id);
+            }
             self.claimed.insert(partition_id.clone(), Instant::now());
             self.shared.board.balancing.claimed(is_steal);
             tracing::info!(

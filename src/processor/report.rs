@@ -57,7 +57,7 @@ pub(super) async fn report(
     tracing::warn!(
         target: telemetry::PROCESSOR,
         partition_id,
-        error = %telemetry::chain(error),
+        error = %telemetry::chain(error), reaction = %error.reaction(),
         "the processor goes on after an error"
     );
     let hook = async {

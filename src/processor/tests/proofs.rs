@@ -14,7 +14,9 @@ use crate::error::{CheckpointError, StoreErrorKind, TransportError, TransportErr
 use crate::model::{
     EventHubProperties, EventParts, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
-use crate::processor::{EventProcessor, EventProcessorBuilder, PartitionState, UnprovenOwnership};
+use crate::processor::{
+    EventProcessor, EventProcessorBuilder, PartitionState, ProcessorHandle, UnprovenOwnership,
+};
 use crate::transport::fake::FakeEventHub;
 use crate::transport::{PartitionReceiver, ReceiverOptions, Transport};
 
@@ -277,22 +279,28 @@ async fn a_checkpoint_after_a_lease_that_ran_out_during_the_call_is_covered_by_t
     handle.shutdown().await.unwrap();
 }
 
+/// A processor that reads its only partition and has not reached the store for so long that its lease is over; with its
+/// way to the store.
+async fn without_a_lease(hub: &FakeEventHub, store: &FlakyStore) -> (FlakyStore, ProcessorHandle) {
+    let (way, recorder) = (store.beside(), Recorder::new());
+    let handle = kin_builder(hub, &way, "me")
+        .with_retry_delay(Duration::from_millis(10), Duration::from_millis(10))
+        .build(recorder.clone())
+        .unwrap()
+        .spawn();
+    hub.send("0", "x");
+    delivered(&recorder, "0", &[0]).await;
+    way.fail(Some(StoreErrorKind::Unavailable));
+    sleep(Duration::from_secs(30)).await;
+    (way, handle)
+}
+
 /// A processor that was not scheduled for long has no lease any more, and its link has broken.
 #[tokio::test(start_paused = true)]
 async fn who_has_neither_lease_nor_link_looks_at_the_records_before_it_attaches_again() {
     for is_lost in [true, false] {
         let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
-        let recorder = Recorder::new();
-        let way = store.beside();
-        let handle = kin_builder(&hub, &way, "me")
-            .with_retry_delay(Duration::from_millis(10), Duration::from_millis(10))
-            .build(recorder.clone())
-            .unwrap()
-            .spawn();
-        hub.send("0", "x");
-        delivered(&recorder, "0", &[0]).await;
-        way.fail(Some(StoreErrorKind::Unavailable));
-        sleep(Duration::from_secs(30)).await;
+        let (way, handle) = without_a_lease(&hub, &store).await;
         if is_lost {
             store.put(&"0".into(), &"foreign".into()).await;
         }
@@ -310,17 +318,7 @@ async fn who_has_neither_lease_nor_link_looks_at_the_records_before_it_attaches_
 #[tokio::test(start_paused = true)]
 async fn who_sleeps_through_its_look_looks_again() {
     let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
-    let recorder = Recorder::new();
-    let way = store.beside();
-    let handle = kin_builder(&hub, &way, "me")
-        .with_retry_delay(Duration::from_millis(10), Duration::from_millis(10))
-        .build(recorder.clone())
-        .unwrap()
-        .spawn();
-    hub.send("0", "x");
-    delivered(&recorder, "0", &[0]).await;
-    way.fail(Some(StoreErrorKind::Unavailable));
-    sleep(Duration::from_secs(30)).await;
+    let (way, handle) = without_a_lease(&hub, &store).await;
     hub.disconnect("0", TransportErrorKind::LinkDetached);
     sleep(Duration::from_secs(2)).await;
     way.stall(true);

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::calls::{Settled, Work};
+use super::fence::Sent;
 use super::inbox::{Arrived, Inbox, MAX_TAKEN};
 use super::progress::Place;
 use super::report::contained;
@@ -73,10 +74,11 @@ impl Term<'_> {
                 && self.pump.signal.reason().is_none()
                 && !self.pump.restarts.slot().is_asked()
             {
-                if !self.go_ahead(receiver, &mut inbox).await? {
+                let now = Sent::now();
+                if !self.go_ahead(receiver, &mut inbox, now).await? {
                     break;
                 }
-                self.hear(receiver, &mut inbox)?;
+                self.hear(receiver, &mut inbox, now.monotonic)?;
                 let Some(work) = self.next_work(&mut inbox).await? else {
                     continue;
                 };
@@ -246,9 +248,10 @@ impl Term<'_> {
         &mut self,
         receiver: &mut dyn PartitionReceiver,
         inbox: &mut Inbox,
+        mut now: Sent,
     ) -> Result<bool, TransportError> {
-        let slot = Arc::clone(self.pump.restarts.slot());
-        while !slot.is_open() {
+        while !self.pump.restarts.slot().is_open() {
+            let slot = Arc::clone(self.pump.restarts.slot());
             tokio::select! {
                 biased;
                 _ = self.pump.signal.stopped() => return Ok(false),
@@ -258,8 +261,9 @@ impl Term<'_> {
                     self.hear_waiting(receiver, inbox)?;
                 }
             }
+            now = Sent::now();
         }
-        self.prove(receiver, inbox).await
+        self.prove(receiver, inbox, now).await
     }
 
     /// Asks the link for news that are here already. Who was displaced learns it here and not after all that was taken.
@@ -267,11 +271,12 @@ impl Term<'_> {
         &mut self,
         receiver: &mut dyn PartitionReceiver,
         inbox: &mut Inbox,
+        now: Instant,
     ) -> Result<(), TransportError> {
-        if self.heard.elapsed() < HEAR_EVERY {
+        if now.saturating_duration_since(self.heard) < HEAR_EVERY {
             return Ok(());
         }
-        self.heard = Instant::now();
+        self.heard = now;
         match receiver.receive(inbox.room()).now_or_never() {
             Some(news) => inbox.admit(news),
             None => Ok(()),
@@ -286,7 +291,7 @@ impl Term<'_> {
         inbox: &mut Inbox,
     ) -> Result<(), TransportError> {
         if inbox.room() > 1 {
-            self.hear(receiver, inbox)?;
+            self.hear(receiver, inbox, Instant::now())?;
             self.pump.fence.link_is_up(receiver.silence());
         }
         Ok(())
@@ -297,11 +302,12 @@ impl Term<'_> {
         &mut self,
         receiver: &mut dyn PartitionReceiver,
         inbox: &mut Inbox,
+        now: Sent,
     ) -> Result<bool, TransportError> {
-        let fence = Arc::clone(&self.pump.fence);
-        if fence.lease_holds() {
+        if self.pump.fence.lease_held(&now) {
             return Ok(true);
         }
+        let fence = Arc::clone(&self.pump.fence);
         let is_due = self.listened.is_none_or(|at| at.elapsed() >= LISTEN_EVERY);
         if is_due {
             // Whoever slept through the end of the lease may have been displaced since, and the news lies unread.

@@ -17,7 +17,7 @@ const LINK_SILENCE: Duration = Duration::from_secs(60);
 /// When a request was sent, on two clocks: the monotonic one stands still while a virtual machine sleeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    monotonic: Instant,
+    pub(super) monotonic: Instant,
     wall: SystemTime,
 }
 
@@ -30,12 +30,6 @@ impl Sent {
     }
 
     /// A wall clock that was set back counts for nothing, one that was set forward costs a proof until the next write.
-    fn age(&self) -> Duration {
-        self.monotonic
-            .elapsed()
-            .max(self.wall.elapsed().unwrap_or_default())
-    }
-
     fn since(&self, before: &Self) -> Duration {
         self.monotonic
             .saturating_duration_since(before.monotonic)
@@ -87,9 +81,9 @@ impl Lease {
         *self.lock() = None;
     }
 
-    fn holding(&self) -> Option<Confirmed> {
+    fn holding(&self, now: &Sent) -> Option<Confirmed> {
         self.lock()
-            .filter(|confirmed| confirmed.last.age() < self.span)
+            .filter(|confirmed| now.since(&confirmed.last) < self.span)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Confirmed>> {
@@ -164,7 +158,13 @@ impl Fence {
     /// INVARIANT: a record counts only if it was written after our last silence. While we were silent anybody could
     /// take it, and the renewal of another record, which ends the silence, says nothing about this one.
     pub(super) fn lease_holds(&self) -> bool {
-        let (Some(owner), Some(record)) = (self.owner.holding(), self.record.holding()) else {
+        self.lease_held(&Sent::now())
+    }
+
+    /// The same for who knows the time: this is asked for each event, and what costs is the clocks.
+    pub(super) fn lease_held(&self, now: &Sent) -> bool {
+        let (Some(owner), Some(record)) = (self.owner.holding(now), self.record.holding(now))
+        else {
             return false;
         };
         record.last.monotonic >= owner.first.monotonic
@@ -172,14 +172,15 @@ impl Fence {
 
     /// Whether the handler may be called and a checkpoint written.
     pub(super) fn holds(&self) -> bool {
-        self.policy == UnprovenOwnership::Continue || self.lease_holds() || self.link_holds()
+        let now = Sent::now();
+        self.policy == UnprovenOwnership::Continue || self.lease_held(&now) || self.link_held(&now)
     }
 
-    fn link_holds(&self) -> bool {
+    fn link_held(&self, now: &Sent) -> bool {
         match *self.link() {
             Link::Down => false,
             Link::Up => true,
-            Link::LastSeen(at) => at.age() < LINK_SILENCE,
+            Link::LastSeen(at) => now.since(&at) < LINK_SILENCE,
         }
     }
 

@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use super::calls::{Settled, Work};
 use super::deliver::{HEAR_EVERY, failed};
+use super::fence::Sent;
 use super::handler::CloseReason;
 use super::inbox::{Inbox, MAX_TAKEN};
 use super::report::contained;
@@ -88,7 +89,7 @@ impl Term<'_> {
             let is_paused = slot.is_paused();
             if !is_paused {
                 let mut inbox = Inbox::new(share / 4);
-                let is_proven = self.prove(receiver, &mut inbox).await?;
+                let is_proven = self.prove(receiver, &mut inbox, Sent::now()).await?;
                 self.take_up(parallel, inbox).await?;
                 if is_proven {
                     self.start_calls(parallel);

@@ -43,13 +43,13 @@ impl StopSignal {
 
     /// Why the pump is to stop, if it is.
     pub(super) fn reason(&self) -> Option<CloseReason> {
-        if self.is_lost() {
-            Some(CloseReason::OwnershipLost)
-        } else {
-            self.stopping
-                .is_cancelled()
-                .then_some(CloseReason::Shutdown)
-        }
+        self.stopping.is_cancelled().then(|| {
+            if self.is_lost() {
+                CloseReason::OwnershipLost
+            } else {
+                CloseReason::Shutdown
+            }
+        })
     }
 
     /// Completes when the pump is to stop. Cancel safe.

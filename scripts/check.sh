@@ -161,6 +161,11 @@ run_tests() {
     cargo test --workspace --all-features --no-fail-fast "$@" 2>&1 | tee -a "$LOGS/tests.log"
 }
 
+# Most tests of real networks wait for something: four of them at a time keep two processors busy.
+workspace_tests() {
+    RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}" run_tests
+}
+
 interop() {
     EHP_INTEROP=1 EHP_PYTHON="$PYTHON" EHP_JS="$TOOLS/js" EHP_RUST_CLIENTS="$RUST_CLIENTS/debug" \
         run_tests --test interop
@@ -229,7 +234,7 @@ step "cargo fmt" cargo fmt --all -- --check
 step "cargo clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
 step "cargo doc" document
 step "Azurite" start_azurite
-step "cargo test" run_tests
+step "cargo test" workspace_tests
 step "cargo build" cargo build --workspace --all-features --bins --examples
 # As the README has it. Built first: the features of one package alone are not those of the whole workspace.
 step "cargo build quickstart" cargo build --quiet --example quickstart

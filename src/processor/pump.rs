@@ -17,6 +17,7 @@ use super::options::ProcessorOptions;
 use super::parallel::OrderingKey;
 use super::restart::{Registration, Restart, Restarts};
 use super::signal::StopSignal;
+use super::start::Start;
 use super::status::{Board, PartitionCell, Stage};
 use super::stopper::Stopper;
 use super::term::{Term, TermEnd};
@@ -99,7 +100,7 @@ pub(super) struct Pump {
 /// A start that is not the checkpoint's.
 #[derive(Clone, Debug)]
 pub(super) struct Detour {
-    pub(super) position: EventPosition,
+    pub(super) start: Start,
     /// The next checkpoint replaces the stored one, even by a lower number.
     pub(super) is_reset: bool,
 }
@@ -240,11 +241,11 @@ impl Pump {
             Restart::AtCheckpoint => None,
             Restart::Again => self.detour.take(),
             Restart::Seek(position) => Some(Detour {
-                position,
+                start: position.into(),
                 is_reset: false,
             }),
             Restart::Reset(position) => Some(Detour {
-                position,
+                start: position.into(),
                 is_reset: true,
             }),
         };

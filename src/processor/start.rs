@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::checkpointer::Replayed;
 use super::handler::CloseReason;
+use super::progress::Place;
 use super::pump::Detour;
 use super::report::contained;
 use super::term::{Term, TermEnd};
@@ -15,6 +16,43 @@ use crate::telemetry;
 
 /// How long a term waits to hear how long its partition is. Without an answer it starts: the service has a say too.
 const LOOK_FOR: Duration = Duration::from_secs(5);
+
+/// Where a receiver starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) position: EventPosition,
+    /// The number of the event that the position names by its offset, if it is known.
+    pub(super) after: Option<i64>,
+}
+
+impl From<EventPosition> for Start {
+    fn from(position: EventPosition) -> Self {
+        Self {
+            position,
+            after: None,
+        }
+    }
+}
+
+impl Start {
+    /// After an event that was delivered.
+    pub(super) fn after(place: &Place) -> Self {
+        Self {
+            position: EventPosition::offset(place.offset().clone()),
+            after: Some(place.sequence_number()),
+        }
+    }
+
+    /// `None`: the record holds no position.
+    fn after_checkpoint(checkpoint: &Checkpoint) -> Option<Self> {
+        let position = EventPosition::after_checkpoint(checkpoint)?;
+        let is_offset = matches!(position, EventPosition::Offset { .. });
+        Some(Self {
+            position,
+            after: checkpoint.sequence_number.filter(|_| is_offset),
+        })
+    }
+}
 
 impl Term<'_> {
     /// Reads the checkpoint and tells the application of the start; it may wish for a position.
@@ -72,20 +110,21 @@ impl Term<'_> {
     }
 
     /// Where the term starts. `Err`: it ends before that is known.
-    pub(super) async fn position(
+    pub(super) async fn start(
         &mut self,
         checkpoint: Option<&Checkpoint>,
         wished: Option<EventPosition>,
-    ) -> Result<EventPosition, TermEnd> {
-        if let Some(Detour { position, .. }) = &self.pump.detour {
-            let position = self.pinned(position.clone()).await?;
+    ) -> Result<Start, TermEnd> {
+        if let Some(Detour { start, .. }) = &self.pump.detour {
+            let mut start = start.clone();
+            start.position = self.pinned(start.position).await?;
             if let Some(detour) = &mut self.pump.detour {
-                detour.position = position.clone();
+                detour.start = start.clone();
             }
-            return Ok(position);
+            return Ok(start);
         }
         if let Some(checkpoint) = checkpoint
-            && let Some(position) = EventPosition::after_checkpoint(checkpoint)
+            && let Some(start) = Start::after_checkpoint(checkpoint)
         {
             self.check_against_log(checkpoint).await?;
             if let Some(number) = checkpoint.sequence_number
@@ -93,16 +132,16 @@ impl Term<'_> {
             {
                 self.sequence.start_after(number);
             }
-            return Ok(position);
+            return Ok(start);
         }
         if let Some(position) = &self.pump.started_at {
-            return Ok(position.clone());
+            return Ok(position.clone().into());
         }
         let position =
             wished.unwrap_or_else(|| self.options().starting_position(&self.pump.partition_id));
         let position = self.pinned(position).await?;
         self.pump.started_at = Some(position.clone());
-        Ok(position)
+        Ok(position.into())
     }
 
     /// Turns "latest" into a place in the log. Asked again after a lost link, "latest" would be a later place, and what
@@ -207,7 +246,7 @@ impl Term<'_> {
             "the partition starts elsewhere, as `invalid_position` says; the next checkpoint replaces the stored one"
         );
         self.pump.detour = Some(Detour {
-            position,
+            start: position.into(),
             is_reset: true,
         });
         TermEnd::Nowhere { is_replaced: true }
@@ -221,8 +260,8 @@ impl Term<'_> {
         match self.context.checkpointer().replayed().await {
             Replayed::Nothing => {}
             Replayed::Until(checkpoint) => {
-                if let Some(position) = EventPosition::after_checkpoint(&checkpoint) {
-                    detour.position = position;
+                if let Some(start) = Start::after_checkpoint(&checkpoint) {
+                    detour.start = start;
                 }
             }
             Replayed::Beyond => self.pump.detour = None,
@@ -233,4 +272,27 @@ impl Term<'_> {
 enum PropertiesEnd {
     Stopped(CloseReason),
     Failed(ProcessingError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_comes_with_an_offset_that_a_record_has_both_of() {
+        for (offset, sequence_number, after) in [
+            (Some("200"), Some(2), Some(2)),
+            (Some("200"), None, None),
+            (None, Some(2), None),
+        ] {
+            let checkpoint = Checkpoint {
+                partition_id: "0".into(),
+                offset: offset.map(Into::into),
+                sequence_number,
+                client_identifier: None,
+            };
+            let start = Start::after_checkpoint(&checkpoint).unwrap();
+            assert_eq!(start.after, after, "{start:?}");
+        }
+    }
 }

@@ -16,13 +16,13 @@ use super::progress::Place;
 use super::pump::{Displaced, HEALTHY_AFTER, Pump, close};
 use super::report::{contained, report};
 use super::sequence::Sequence;
+use super::start::Start;
 use super::status::{Stage, watched};
 use super::window::Limits;
 use super::writer::{SharedProgress, Writer};
 use crate::error::{
     InvalidPositionError, ProcessingError, StallRemedy, TransportError, TransportErrorKind,
 };
-use crate::model::EventPosition;
 use crate::retry::Backoff;
 use crate::telemetry;
 use crate::transport::{PartitionReceiver, ReceiverOptions};
@@ -151,11 +151,12 @@ impl<'a> Term<'a> {
         let is_detour = self.pump.detour.is_some();
         self.pump.cell.term_begins(checkpoint.as_ref(), is_detour);
         let mut parallel = self.parallel();
-        let mut end = match self.position(checkpoint.as_ref(), wished).await {
-            Ok(position) => {
+        let mut end = match self.start(checkpoint.as_ref(), wished).await {
+            Ok(start) => {
                 let partition_id = &self.pump.partition_id;
+                let position = &start.position;
                 tracing::info!(target: telemetry::PROCESSOR, %partition_id, ?position, "partition started");
-                self.receive(position, receiver, parallel.as_mut()).await
+                self.receive(start, receiver, parallel.as_mut()).await
             }
             Err(end) => end,
         };
@@ -208,7 +209,7 @@ impl<'a> Term<'a> {
     /// Delivers events until told to stop, opening a new receiver after the last delivered event whenever one fails.
     async fn receive(
         &mut self,
-        mut position: EventPosition,
+        mut start: Start,
         receiver: &mut Option<Box<dyn PartitionReceiver>>,
         mut parallel: Option<&mut Parallel>,
     ) -> TermEnd {
@@ -220,11 +221,11 @@ impl<'a> Term<'a> {
         }
         loop {
             let asked_for = Instant::now();
-            let opened = self.open(position.clone()).await;
+            let opened = self.open(start.clone()).await;
             let is_refused = opened.is_err();
             let broken = match opened {
                 Ok(opened) => {
-                    let opened = watched(opened, &position, &self.pump.cell);
+                    let opened = watched(opened, &start.position, &self.pump.cell);
                     self.pump.fence.link_is_up(opened.silence());
                     let opened_at = Instant::now();
                     let opened = receiver.insert(opened);
@@ -256,7 +257,7 @@ impl<'a> Term<'a> {
                         partition_id = %self.pump.partition_id, before, after = self.sequence.last(),
                         "events are missing; the partition is asked again"
                     );
-                    position = self.resume_at().unwrap_or(position);
+                    start = self.resume_at().unwrap_or(start);
                     self.look_first().await;
                     continue;
                 }
@@ -274,9 +275,9 @@ impl<'a> Term<'a> {
                 return self.nowhere(InvalidPositionError::Refused(error)).await;
             }
             if let Some(resume_at) = self.resume_at()
-                && position != resume_at
+                && start != resume_at
             {
-                position = resume_at;
+                start = resume_at;
                 backoff.reset();
             }
             let asked = error.retry_after();
@@ -297,15 +298,16 @@ impl<'a> Term<'a> {
     }
 
     /// After the last event that was delivered.
-    fn resume_at(&self) -> Option<EventPosition> {
-        let place = self.delivered.as_ref()?;
-        Some(EventPosition::offset(place.offset().clone()))
+    fn resume_at(&self) -> Option<Start> {
+        self.delivered.as_ref().map(Start::after)
     }
 
-    async fn open(&self, position: EventPosition) -> Result<Box<dyn PartitionReceiver>, OpenEnd> {
+    async fn open(&self, start: Start) -> Result<Box<dyn PartitionReceiver>, OpenEnd> {
         let shared = &self.pump.shared;
         let group = shared.scope.consumer_group();
-        let mut options = ReceiverOptions::new(group, self.pump.partition_id.clone(), position);
+        let partition_id = self.pump.partition_id.clone();
+        let mut options = ReceiverOptions::new(group, partition_id, start.position);
+        options.after_sequence_number = start.after;
         options.owner_level = Some(0);
         options.prefetch = shared.options.prefetch;
         options.prefetch_bytes = self.share / 2;

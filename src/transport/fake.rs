@@ -47,6 +47,7 @@ struct Partition {
     retained_from: usize,
     receivers: BTreeMap<u64, Attached>,
     opened_at: Vec<EventPosition>,
+    opened_after: Vec<Option<i64>>,
     /// Swallows the deliveries of every receiver.
     is_stalled: bool,
     /// The connection that swallows deliveries.
@@ -246,6 +247,16 @@ impl FakeEventHub {
             .map_or_else(Vec::new, |p| p.opened_at.clone())
     }
 
+    /// The [`after_sequence_number`](ReceiverOptions::after_sequence_number) of each of them.
+    #[must_use]
+    pub fn opened_after(&self, partition_id: impl Into<PartitionId>) -> Vec<Option<i64>> {
+        let state = self.lock();
+        state
+            .partitions
+            .get(&partition_id.into())
+            .map_or_else(Vec::new, |p| p.opened_after.clone())
+    }
+
     fn now(&self) -> SystemTime {
         self.started.0 + self.started.1.elapsed()
     }
@@ -350,6 +361,7 @@ impl Transport for FakeEventHub {
         }
         let next = start_index(&partition.events, &options.position).max(partition.retained_from);
         partition.opened_at.push(options.position);
+        partition.opened_after.push(options.after_sequence_number);
         let attached = Attached {
             owner_level: options.owner_level,
             ended: None,

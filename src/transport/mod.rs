@@ -49,6 +49,10 @@ pub struct ReceiverOptions {
     pub partition_id: PartitionId,
     /// Where to start.
     pub position: EventPosition,
+    /// The same in other words, if `position` is an offset and the processor knows the event there: reading starts after
+    /// the event with this sequence number. For implementations over a client that understands numbers better than
+    /// offsets; [`AmqpTransport`] goes by `position`. Default: `None`.
+    pub after_sequence_number: Option<i64>,
     /// Priority among the receivers of the partition ("epoch" on the wire): opening with the same or a higher
     /// level disconnects the others. `None` joins without priority. Every SDK's processor uses 0.
     pub owner_level: Option<i64>,
@@ -80,6 +84,7 @@ impl ReceiverOptions {
             consumer_group: consumer_group.into(),
             partition_id,
             position,
+            after_sequence_number: None,
             owner_level: None,
             prefetch: Self::DEFAULT_PREFETCH,
             prefetch_bytes: Self::DEFAULT_PREFETCH_BYTES,

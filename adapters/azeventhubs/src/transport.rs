@@ -128,10 +128,15 @@ impl AzEventHubsTransport {
         doing: &str,
         options: ReceiverOptions,
     ) -> Result<AzReceiver<NoRecovery>, TransportError> {
-        let position = position(options.position).ok_or_else(|| {
-            let context = format!("{doing}: the offset cannot be sent");
-            TransportError::new(Kind::InvalidPosition, context)
-        })?;
+        // By number wherever the processor knows it: azeventhubs reads no offset of a geo-replicated namespace, and the
+        // service honours none that comes from it there.
+        let position = match options.after_sequence_number {
+            Some(number) => AzPosition::from_sequence_number(number, false),
+            None => position(options.position).ok_or_else(|| {
+                let context = format!("{doing}: the offset cannot be sent");
+                TransportError::new(Kind::InvalidPosition, context)
+            })?,
+        };
         let connection = open(&self.factory, doing).await?;
         let settings = PartitionReceiverOptions {
             prefetch_count: options.prefetch.get(),

@@ -1,11 +1,14 @@
 //! What happens within one processor's partitions.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::support::{Act, FlakyStore, Recorder, Seen, builder, delivered, eventually, stored};
+use super::support::{
+    Act, FlakyStore, Recorder, Seen, builder, delivered, eventually, scope, stored,
+};
+use crate::checkpoint::{CheckpointStore as _, WriteCondition};
 use crate::error::TransportErrorKind;
-use crate::model::EventPosition;
+use crate::model::{Checkpoint, EventPosition};
 use crate::processor::CloseReason;
 use crate::transport::fake::FakeEventHub;
 
@@ -116,6 +119,8 @@ async fn after_any_failure_of_the_link_receiving_goes_on_after_the_last_delivere
         .map(|last| EventPosition::offset((last * 100).to_string()))
         .collect();
     assert_eq!(hub.opened_at("0")[1..], resumed);
+    let after = [None].into_iter().chain((0..6).map(Some));
+    assert_eq!(hub.opened_after("0"), Vec::from_iter(after));
     handle.shutdown().await.unwrap();
 }
 
@@ -187,6 +192,64 @@ async fn batches_hold_what_is_there_and_idle_is_called_when_nothing_is() {
     assert_eq!(seen[2], Seen::Batch("0".into(), vec![3, 4]));
     assert_eq!(seen[3], Seen::Idle("0".into()));
     assert_eq!(stored(&store, "0").await, Some(4));
+    handle.shutdown().await.unwrap();
+}
+
+/// For transports that resume by number: a number is told with an offset whose event is known, and with nothing else.
+#[tokio::test(start_paused = true)]
+async fn the_number_behind_an_offset_is_told_where_it_is_known() {
+    let run = async |store: &FlakyStore, position: EventPosition| {
+        let hub = FakeEventHub::new(1);
+        for _ in 0..4 {
+            hub.send("0", "a");
+        }
+        let recorder = Recorder::new();
+        let handle = builder(&hub, store, "me")
+            .with_default_starting_position(position)
+            .build(recorder.clone())
+            .unwrap()
+            .spawn();
+        eventually("all", || async { stored(store, "0").await == Some(3) }).await;
+        (hub, recorder, handle)
+    };
+    for position in [
+        EventPosition::Earliest,
+        EventPosition::offset("100"),
+        EventPosition::sequence_number(1),
+        EventPosition::enqueued_time(SystemTime::UNIX_EPOCH),
+    ] {
+        let (hub, _, handle) = run(&FlakyStore::new(), position.clone()).await;
+        assert_eq!(hub.opened_at("0"), [position]);
+        assert_eq!(hub.opened_after("0"), [None]);
+        handle.shutdown().await.unwrap();
+    }
+    // From what is stored.
+    let checkpoint = Checkpoint {
+        partition_id: "0".into(),
+        offset: Some("200".into()),
+        sequence_number: Some(2),
+        client_identifier: None,
+    };
+    let store = FlakyStore::new();
+    store
+        .inner
+        .update_checkpoint(&scope(), &checkpoint, &WriteCondition::Unconditional)
+        .await
+        .unwrap();
+    let (hub, recorder, handle) = run(&store, EventPosition::Earliest).await;
+    assert_eq!(recorder.events("0"), [3]);
+    assert_eq!(hub.opened_at("0"), [EventPosition::offset("200")]);
+    assert_eq!(hub.opened_after("0"), [Some(2)]);
+    handle.shutdown().await.unwrap();
+    // A replay begins at an offset of somebody's, and goes on after a checkpoint.
+    let (hub, recorder, handle) = run(&FlakyStore::new(), EventPosition::Earliest).await;
+    recorder.clone().acting("0", 3, Act::Fail(1));
+    handle
+        .seek(&"0".into(), EventPosition::offset("100"))
+        .unwrap();
+    delivered(&recorder, "0", &[0, 1, 2, 3, 2, 3, 3]).await;
+    assert_eq!(hub.opened_after("0"), [None, None, Some(2)]);
+    assert_eq!(hub.opened_at("0")[2], EventPosition::offset("200"));
     handle.shutdown().await.unwrap();
 }
 

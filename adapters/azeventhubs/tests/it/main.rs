@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod geo;
 mod processors;
 mod receiving;
 mod world;

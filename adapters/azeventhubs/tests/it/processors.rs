@@ -15,7 +15,7 @@ use crate::world::{Factory, emulator, eventually, send, transport};
 
 /// Sequence numbers as they were delivered, by partition.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<BTreeMap<String, Vec<i64>>>>);
+pub(crate) struct Log(Arc<Mutex<BTreeMap<String, Vec<i64>>>>);
 
 impl Log {
     fn add(&self, partition: String, number: i64) {
@@ -27,17 +27,17 @@ impl Log {
         self.0.lock().unwrap().len()
     }
 
-    fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.0.lock().unwrap().values().map(Vec::len).sum()
     }
 
-    fn all(&self) -> BTreeMap<String, Vec<i64>> {
+    pub(crate) fn all(&self) -> BTreeMap<String, Vec<i64>> {
         self.0.lock().unwrap().clone()
     }
 }
 
 /// Notes each event and checkpoints it.
-fn noting(log: &Log) -> impl EventHandler {
+pub(crate) fn noting(log: &Log) -> impl EventHandler {
     handler_fn_with(log.clone(), async |log: Log, context, event| {
         let context: PartitionContext = context;
         let partition = context.partition_id().to_string();
@@ -53,7 +53,10 @@ async fn with_store(partitions: u32) -> Emulator {
     emulator
 }
 
-fn processor(emulator: &Emulator, transport: AzEventHubsTransport) -> EventProcessorBuilder {
+pub(crate) fn processor(
+    emulator: &Emulator,
+    transport: AzEventHubsTransport,
+) -> EventProcessorBuilder {
     let storage = emulator.storage_connection_string();
     let store = BlobCheckpointStore::from_connection_string(&storage, "checkpoints").unwrap();
     EventProcessor::builder(transport, "$Default", store)

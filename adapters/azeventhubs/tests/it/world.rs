@@ -132,6 +132,10 @@ pub(crate) async fn receive(
     events
 }
 
+pub(crate) fn numbers(events: &[ReceivedEvent]) -> Vec<i64> {
+    events.iter().map(ReceivedEvent::sequence_number).collect()
+}
+
 /// The error that comes behind the events that are still there.
 pub(crate) async fn error_of(receiver: &mut Box<dyn PartitionReceiver>) -> TransportError {
     in_time(async {

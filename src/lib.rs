@@ -26,7 +26,7 @@ pub use checkpoint::{BlobCheckpointStore, CheckpointStore, InMemoryCheckpointSto
 pub use client::{EventHubConsumerClient, Receive, ReceiveError};
 pub use dead_letter::{BlobDeadLetters, DeadLetter, DeadLetterSink, EventHubDeadLetters};
 pub use error::{
-    BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError,
+    BoxError, BuildError, CheckpointError, DeadLetterError, InvalidPositionError, LastError,
     NetworkOptionError, ProcessingError, ProcessorError, Reaction, StallReason, StallRemedy,
     StoreError, TransportError,
 };
@@ -40,7 +40,7 @@ pub use network::{HttpProxy, Proxy, TlsOptions};
 pub use processor::{
     CheckpointPolicy, CheckpointRegression, CloseReason, ControlThread, EventHandler,
     EventProcessor, EventProcessorBuilder, FailureAction, FailurePolicy, HandlerResult,
-    InvalidPosition, LastError, LoadBalancingProfile, LoadBalancingStatus, MemoryBudget, Partition,
+    InvalidPosition, LoadBalancingProfile, LoadBalancingStatus, MemoryBudget, Partition,
     PartitionContext, PartitionState, PartitionStatus, Partitions, ProcessorHandle,
     ProcessorOptions, ProcessorStatus, PullProcessor, StatusWatch, StopReport, Stopper,
     StorageOperations, UnprovenOwnership, handler_fn, handler_fn_with,

@@ -25,7 +25,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use crate::error::StoreError;
+use crate::error::{LastError, StoreError};
 use crate::model::{Checkpoint, ETag, GroupScope, OwnerId, Ownership, PartitionId};
 
 /// What became of a write.
@@ -148,6 +148,13 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
         checkpoint: &Checkpoint,
         condition: &WriteCondition,
     ) -> Result<WriteOutcome, StoreError>;
+
+    /// Why the credential gave nothing the last time that it was asked; `None` if it did give something. The processor
+    /// looks once a second and shows it in its [status](crate::ProcessorStatus::store_credential_error). The default
+    /// knows of nothing.
+    fn credential_error(&self) -> Option<LastError> {
+        None
+    }
 }
 
 #[async_trait]
@@ -192,5 +199,9 @@ impl<S: CheckpointStore + ?Sized> CheckpointStore for Arc<S> {
         (**self)
             .update_checkpoint(scope, checkpoint, condition)
             .await
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        (**self).credential_error()
     }
 }

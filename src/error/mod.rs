@@ -1,6 +1,7 @@
 //! Error types shared by the layers. Each answers what a caller asks: is it transient, what did it concern.
 
 mod connection_string;
+mod last;
 mod network;
 mod processor;
 mod reaction;
@@ -9,6 +10,7 @@ mod store;
 mod transport;
 
 pub use connection_string::ConnectionStringError;
+pub use last::LastError;
 pub use network::NetworkOptionError;
 pub use processor::{
     BuildError, CheckpointError, DeadLetterError, InvalidPositionError, ProcessingError,

@@ -15,7 +15,7 @@ use super::options::ControlThread;
 use crate::checkpoint::{
     CheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition, WriteOutcome,
 };
-use crate::error::{StoreError, StoreErrorKind, TransportError, TransportErrorKind};
+use crate::error::{LastError, StoreError, StoreErrorKind, TransportError, TransportErrorKind};
 use crate::model::{
     Checkpoint, EventHubProperties, GroupScope, OwnerId, PartitionId, PartitionProperties,
 };
@@ -157,6 +157,10 @@ impl Transport for At<dyn Transport> {
         self.inner.take_trouble()
     }
 
+    fn credential_error(&self) -> Option<LastError> {
+        self.inner.credential_error()
+    }
+
     async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         // Where the thread is gone, so is the connection.
@@ -225,6 +229,10 @@ impl CheckpointStore for At<dyn CheckpointStore> {
                 .await
         };
         written(self.place.run(call).await)
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.inner.credential_error()
     }
 }
 

@@ -57,7 +57,7 @@ pub use options::{ControlThread, LoadBalancingProfile, ProcessorOptions, Unprove
 pub use policies::{CheckpointPolicy, CheckpointRegression, InvalidPosition};
 pub use pull::{Partition, Partitions, PullProcessor};
 pub use status::{
-    LastError, LoadBalancingStatus, PartitionState, PartitionStatus, ProcessorStatus, StatusWatch,
+    LoadBalancingStatus, PartitionState, PartitionStatus, ProcessorStatus, StatusWatch,
     StorageOperations,
 };
 pub use stop::StopReport;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{PartitionReceiver, ReceiverOptions, Transport};
-use crate::error::{TransportError, TransportErrorKind};
+use crate::error::{LastError, TransportError, TransportErrorKind};
 use crate::model::{
     EventHubProperties, EventParts, EventPosition, Offset, PartitionId, PartitionProperties,
     Position, ReceivedEvent, UndecodableEvent, UndecodableReason,
@@ -34,6 +34,7 @@ struct State {
     connection: u64,
     open_failures: VecDeque<TransportErrorKind>,
     properties_failures: VecDeque<TransportErrorKind>,
+    credential_error: Option<LastError>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +92,7 @@ impl FakeEventHub {
             connection: 0,
             open_failures: VecDeque::new(),
             properties_failures: VecDeque::new(),
+            credential_error: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -136,6 +138,11 @@ impl FakeEventHub {
     /// Refuses the next reading of a partition's properties; several calls queue.
     pub fn fail_next_partition_properties(&self, kind: TransportErrorKind) {
         self.lock().properties_failures.push_back(kind);
+    }
+
+    /// Sets what [`credential_error`](Transport::credential_error) tells.
+    pub fn set_credential_error(&self, error: Option<LastError>) {
+        self.lock().credential_error = error;
     }
 
     /// Appends a message that cannot be decoded. `has_place`: it says where it stands.
@@ -381,6 +388,10 @@ impl Transport for FakeEventHub {
             id,
             next,
         }))
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.lock().credential_error.clone()
     }
 
     async fn close(&self) {}

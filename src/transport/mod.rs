@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::{TransportError, TransportErrorKind};
+use crate::error::{LastError, TransportError, TransportErrorKind};
 use crate::model::{
     EventHubProperties, EventPosition, PartitionId, PartitionProperties, ReceivedEvent,
 };
@@ -139,6 +139,13 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What [`take_trouble`](Self::take_trouble) is about for as long as it lasts: the last attempt to get a token or to
+    /// have it accepted has failed, and none has succeeded since. The processor asks once a second and shows it in its
+    /// [status](crate::ProcessorStatus::event_hub_credential_error). The default knows of none.
+    fn credential_error(&self) -> Option<LastError> {
+        None
+    }
+
     /// Closes the connection and everything on it, within a few seconds. Later calls fail with
     /// [`Closed`](crate::error::TransportErrorKind::Closed).
     async fn close(&self);
@@ -225,6 +232,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn take_trouble(&self) -> Option<TransportError> {
         (**self).take_trouble()
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        (**self).credential_error()
     }
 
     async fn close(&self) {

@@ -14,7 +14,7 @@ use crate::credential::{
     ConnectionStringError, IssuerRefusal, NamedKeyCredential, Secret, StorageCredential,
     StorageCredentialKind, StorageSignature,
 };
-use crate::error::{BoxError, StoreErrorKind};
+use crate::error::{BoxError, LastError, StoreErrorKind};
 
 /// PROTOCOL: what the storage service is called where tokens are issued.
 const SCOPE: &str = "https://storage.azure.com/.default";
@@ -94,6 +94,14 @@ impl Authorizer {
             }
         }
         Ok(())
+    }
+
+    /// Why the credential gave nothing the last time that it was asked, if it did not.
+    pub(super) fn trouble(&self) -> Option<LastError> {
+        match self {
+            Self::RenewableSignature(kept) | Self::Token(kept) => kept.trouble(),
+            Self::Key(_) | Self::Signature(_) => None,
+        }
     }
 
     /// Tells what the service answered: after a refusal the credential is asked for another one.

@@ -14,7 +14,7 @@ use super::requests::{ContainerRequests, Record};
 use super::{BlobBackend, BlobCheckpointStoreOptions, BlobStoreConfigError, supported};
 use crate::checkpoint::Written;
 use crate::credential::{StorageCredential, StorageCredentialKind};
-use crate::error::StoreErrorKind;
+use crate::error::{LastError, StoreErrorKind};
 use crate::model::ETag;
 use crate::retry::RetryOptions;
 
@@ -94,6 +94,10 @@ impl Container {
             retry: options.retry.clone(),
             operation_timeout: options.operation_timeout,
         }
+    }
+
+    pub(super) fn credential_error(&self) -> Option<LastError> {
+        self.requests.credential_error()
     }
 
     pub(super) fn deadline(&self) -> Deadline {

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::failure::{Class, Failure, describe};
 use crate::credential::Secret;
 use crate::credential::renewal::{self, FLOOR, MINT_TIMEOUT};
-use crate::error::{BoxError, StoreErrorKind};
+use crate::error::{BoxError, LastError, StoreErrorKind};
 
 /// How long something is used that does not say when it expires.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -50,7 +50,8 @@ struct State {
     fetched_at: Option<Instant>,
     /// When to ask next.
     due_at: Option<Instant>,
-    last_failure: Option<Failure>,
+    /// Since the last one that did not.
+    last_failure: Option<(Failure, SystemTime)>,
 }
 
 struct Current {
@@ -84,9 +85,16 @@ impl Kept {
         };
         match (state.valid(), &state.last_failure) {
             (Some(text), _) => Ok(text.clone()),
-            (None, Some(failure)) => Err(failure.clone()),
+            (None, Some((failure, _))) => Err(failure.clone()),
             (None, None) => Err(unavailable(false, "what there was has expired")),
         }
+    }
+
+    /// How the last attempt failed, unless it did not.
+    pub(super) fn trouble(&self) -> Option<LastError> {
+        let state = self.state.borrow();
+        let (failure, time) = state.last_failure.as_ref()?;
+        Some(LastError::new(&*failure.detail, *time))
     }
 
     /// The service does not take what is valid: the next request that comes asks for another, but not in a hurry.
@@ -192,7 +200,7 @@ impl State {
             is_still_valid = self.valid().is_some(),
             "a credential for the storage account was not renewed"
         );
-        self.last_failure = Some(failure);
+        self.last_failure = Some((failure, SystemTime::now()));
     }
 }
 
@@ -265,11 +273,14 @@ mod tests {
         let calls = Arc::<AtomicUsize>::default();
         let kept = kept(&calls, Duration::ZERO, 1);
         kept.get().await.unwrap();
+        assert!(kept.trouble().is_none());
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(19) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             kept.get().await.unwrap();
         }
+        let trouble = kept.trouble().unwrap();
+        assert!(trouble.message.contains("the issuer is down"));
         tokio::time::sleep(Duration::from_secs(2)).await;
         let failure = kept.get().await.unwrap_err();
         assert_eq!(failure.kind, StoreErrorKind::CredentialUnavailable);
@@ -296,6 +307,28 @@ mod tests {
         kept.get().await.unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(kept.get().await.unwrap().expose(), "1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_ends_with_the_next_attempt_that_succeeds() {
+        let calls = AtomicUsize::new(0);
+        let kept = Kept::new(move || {
+            let fails = calls.fetch_add(1, Ordering::SeqCst) == 0;
+            let fresh = Fresh {
+                text: Secret::new("text"),
+                expires_at: None,
+            };
+            let error = Unavailable {
+                is_refusal: true,
+                error: "no".into(),
+            };
+            async move { if fails { Err(error) } else { Ok(fresh) } }.boxed()
+        });
+        kept.get().await.unwrap_err();
+        assert!(kept.trouble().is_some());
+        tokio::time::sleep(FLOOR).await;
+        kept.get().await.unwrap();
+        assert!(kept.trouble().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ use super::{
 use crate::credential::{
     Secret, StorageConnectionString, StorageCredential, TokenCredential, parse_endpoint,
 };
-use crate::error::StoreError;
+use crate::error::{LastError, StoreError};
 use crate::model::{Checkpoint, GroupScope, OwnerId, PartitionId};
 
 /// Keeps ownership and checkpoint records in one container of a storage account.
@@ -341,6 +341,10 @@ impl CheckpointStore for BlobCheckpointStore {
             metadata: &metadata,
         };
         write.on(condition, true).await
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.shared.container.credential_error()
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::failure::Failure;
 use super::metadata::Metadata;
 use crate::checkpoint::Written;
+use crate::error::LastError;
 use crate::model::ETag;
 
 /// Part of a request's time that may go into connecting.
@@ -52,6 +53,9 @@ pub(super) trait ContainerRequests: Send + Sync + 'static {
 
     /// Reads a page of a listing with metadata. The prefix is never empty.
     async fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, Failure>;
+
+    /// Why there is no new credential, if there should be.
+    fn credential_error(&self) -> Option<LastError>;
 }
 
 /// A blob as a listing or a `HEAD` showed it.

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cell::{PartitionCell, Stage};
 use super::counted::StoreCalls;
-use super::{LastError, LoadBalancingStatus, PartitionState, PartitionStatus, ProcessorStatus};
+use super::{LoadBalancingStatus, PartitionState, PartitionStatus, ProcessorStatus};
+use crate::error::LastError;
 use crate::model::{GroupScope, OwnerId, PartitionId};
 use crate::processor::checkpointer::Notes;
 use crate::processor::restart::Restarts;
@@ -39,8 +40,16 @@ pub(in crate::processor) struct Board {
     /// Of all partitions that were ever ours.
     cells: Mutex<BTreeMap<PartitionId, Arc<PartitionCell>>>,
     owned: Mutex<BTreeMap<PartitionId, Holding>>,
+    credentials: Mutex<CredentialErrors>,
     /// Cancelled when the processor has ended.
     pub(in crate::processor) ended: CancellationToken,
+}
+
+/// What stands between us and the services, if anything does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CredentialErrors {
+    pub(super) event_hub: Option<LastError>,
+    pub(super) store: Option<LastError>,
 }
 
 /// What load balancing has done.
@@ -100,6 +109,7 @@ impl Board {
             balancing: Balancing::default(),
             cells: Mutex::default(),
             owned: Mutex::default(),
+            credentials: Mutex::default(),
             ended: CancellationToken::new(),
         }
     }
@@ -146,6 +156,10 @@ impl Board {
         };
     }
 
+    pub(super) fn set_credential_errors(&self, errors: CredentialErrors) {
+        *self.credentials() = errors;
+    }
+
     /// The partitions that are ours and read, with their numbers.
     pub(super) fn read(&self) -> Vec<(PartitionId, Arc<PartitionCell>)> {
         let owned = self.owned().clone();
@@ -178,6 +192,7 @@ impl Board {
             let status = self.partition(&partition_id, holding);
             (partition_id, status)
         });
+        let credentials = self.credentials().clone();
         ProcessorStatus {
             taken_at: SystemTime::now(),
             owner_id: self.owner_id.clone(),
@@ -188,6 +203,8 @@ impl Board {
                 .notes
                 .regressions_repaired
                 .load(Ordering::Relaxed),
+            event_hub_credential_error: credentials.event_hub,
+            store_credential_error: credentials.store,
             has_ended: self.ended.is_cancelled(),
         }
     }
@@ -226,7 +243,7 @@ impl Board {
             slow_calls: cell.slow_calls.load(Ordering::Relaxed),
             last_error: seldom
                 .last_error
-                .map(|(message, time)| LastError { message, time }),
+                .map(|(message, time)| LastError::new(message, time)),
         }
     }
 
@@ -261,6 +278,13 @@ impl Board {
                 Stage::Reconnecting => PartitionState::Reconnecting,
             }
         }
+    }
+
+    fn credentials(&self) -> MutexGuard<'_, CredentialErrors> {
+        // Replaced as a whole.
+        self.credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn owned(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Holding>> {

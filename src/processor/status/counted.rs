@@ -10,7 +10,7 @@ use super::StorageOperations;
 use crate::checkpoint::{
     CheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition, WriteOutcome,
 };
-use crate::error::StoreError;
+use crate::error::{LastError, StoreError};
 use crate::model::{Checkpoint, GroupScope, OwnerId, PartitionId};
 
 /// How often each operation was asked for, and how many failed.
@@ -114,5 +114,9 @@ impl CheckpointStore for CountedStore {
     ) -> Result<WriteOutcome, StoreError> {
         let call = self.inner.update_checkpoint(scope, checkpoint, condition);
         self.count(&self.calls.update_checkpoint, call).await
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.inner.credential_error()
     }
 }

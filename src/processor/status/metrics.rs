@@ -14,7 +14,7 @@ use metrics::{
 
 use super::board::Board;
 use super::cell::PartitionCell;
-use super::{LoadBalancingStatus, PartitionStatus, StorageOperations};
+use super::{LoadBalancingStatus, PartitionStatus, ProcessorStatus, StorageOperations};
 use crate::model::{GroupScope, PartitionId};
 
 const CONSUMED: &str = "messaging.client.consumed.messages";
@@ -67,6 +67,16 @@ const OWNED: &str = "eventhubs.processor.partitions.owned";
 const REPAIRED: &str = "eventhubs.processor.checkpoint.regressions_repaired";
 const STORAGE: &str = "eventhubs.processor.storage.operations";
 const STORAGE_FAILURES: &str = "eventhubs.processor.storage.failures";
+const CREDENTIALS: &str = "eventhubs.processor.credentials.failing";
+
+/// What the credentials are for, as values of the label `service`.
+type Fails = fn(&ProcessorStatus) -> bool;
+const SERVICES: [(&str, Fails); 2] = [
+    ("event_hub", |status| {
+        status.event_hub_credential_error.is_some()
+    }),
+    ("store", |status| status.store_credential_error.is_some()),
+];
 
 /// Counters of load balancing.
 type Balanced = fn(&LoadBalancingStatus) -> u64;
@@ -138,17 +148,24 @@ pub(super) struct Publisher {
     operations: [Total; OPERATIONS.len()],
     storage_failures: Total,
     repaired: Total,
+    credentials: [Gauge; SERVICES.len()],
 }
 
 impl Publisher {
     pub(super) fn new(board: &Board) -> Self {
         describe();
         let labels = labels(&board.scope);
-        let operations = OPERATIONS.map(|(operation, _)| {
+        let with = |name, value| {
             let mut labels = labels.clone();
-            labels.push(Label::from_static_parts("operation", operation));
+            labels.push(Label::from_static_parts(name, value));
+            labels
+        };
+        let operations = OPERATIONS.map(|(operation, _)| {
+            let labels = with("operation", operation);
             Total::new(counter!(STORAGE, labels))
         });
+        let credentials =
+            SERVICES.map(|(service, _)| gauge!(CREDENTIALS, with("service", service)));
         Self {
             partitions: BTreeMap::new(),
             owned: gauge!(OWNED, labels.clone()),
@@ -156,6 +173,15 @@ impl Publisher {
             operations,
             storage_failures: Total::new(counter!(STORAGE_FAILURES, labels.clone())),
             repaired: Total::new(counter!(REPAIRED, labels)),
+            credentials,
+        }
+    }
+
+    /// The last numbers: whoever has ended lacks nothing.
+    pub(super) fn finish(mut self, board: &Board) {
+        self.publish(board);
+        for gauge in self.credentials {
+            gauge.set(0.0);
         }
     }
 
@@ -196,6 +222,9 @@ impl Publisher {
         }
         self.storage_failures.set(status.storage.failed);
         self.repaired.set(status.checkpoint_regressions_repaired);
+        for (gauge, (_, fails)) in self.credentials.iter().zip(SERVICES) {
+            gauge.set(f64::from(u8::from(fails(&status))));
+        }
     }
 }
 
@@ -285,6 +314,11 @@ fn describe() {
             "Calls of on_event or on_event_batch that are running",
         ),
         (OWNED, Unit::Count, "Partitions owned"),
+        (
+            CREDENTIALS,
+            Unit::Count,
+            "1 while there is no new token or signature",
+        ),
     ] {
         describe_gauge!(name, unit, text);
     }

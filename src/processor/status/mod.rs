@@ -22,6 +22,7 @@ pub(super) use counted::CountedStore;
 pub(super) use monitor::Monitor;
 pub(super) use watched::watched;
 
+use crate::error::LastError;
 use crate::model::{LastEnqueuedEventProperties, OwnerId, PartitionId};
 
 /// A processor at one moment. Numbers that count begin with the processor, and go on when a partition leaves and comes
@@ -41,6 +42,13 @@ pub struct ProcessorStatus {
     pub storage: StorageOperations,
     /// Checkpoints that somebody else had moved back and that were written again.
     pub checkpoint_regressions_repaired: u64,
+    /// Why there is no new token or signature for the event hub: the credential gave none, or the service did not accept
+    /// it. What was accepted before is good until it ends. `None` as soon as one is accepted. Looked at once a second
+    /// ([`Transport::credential_error`](crate::Transport::credential_error)).
+    pub event_hub_credential_error: Option<LastError>,
+    /// Why the credential gave no new token or signature for the checkpoint store; otherwise as above
+    /// ([`CheckpointStore::credential_error`](crate::CheckpointStore::credential_error)).
+    pub store_credential_error: Option<LastError>,
     /// Whether the processor has ended: this is its last state.
     pub has_ended: bool,
 }
@@ -90,7 +98,7 @@ pub struct PartitionStatus {
     pub stalls: u64,
     /// Calls of hooks that ran for longer than [`slow_handler_warning`](crate::ProcessorOptions::slow_handler_warning).
     pub slow_calls: u64,
-    /// The last trouble in this partition.
+    /// The last trouble in this partition, as [`on_error`](crate::EventHandler::on_error) was told of it.
     pub last_error: Option<LastError>,
 }
 
@@ -165,16 +173,6 @@ impl StorageOperations {
             + self.checkpoint
             + self.update_checkpoint
     }
-}
-
-/// Trouble in a partition, as [`on_error`](crate::EventHandler::on_error) was told of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LastError {
-    /// The error with the errors behind it.
-    pub message: String,
-    /// When it was told.
-    pub time: SystemTime,
 }
 
 impl PartitionStatus {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::board::CredentialErrors;
 use super::cell::{PartitionCell, Stage};
 use super::stall::{Order, Sight, Watch};
 use crate::error::TransportError;
@@ -112,10 +113,15 @@ impl Rounds {
             }
         }
         #[cfg(feature = "metrics")]
-        self.publisher.publish(&self.shared.board);
+        self.publisher.finish(&self.shared.board);
     }
 
     fn look(&mut self) {
+        let shared = &self.shared;
+        shared.board.set_credential_errors(CredentialErrors {
+            event_hub: shared.transport.credential_error(),
+            store: shared.store.credential_error(),
+        });
         let read = self.shared.board.read();
         self.wards
             .retain(|id, _| read.binary_search_by(|(read, _)| read.cmp(id)).is_ok());

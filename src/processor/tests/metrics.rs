@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -13,6 +13,7 @@ use metrics::{
 use tokio::time::sleep;
 
 use super::support::{Act, FlakyStore, Recorder as Handler, builder, delivered, eventually};
+use crate::error::LastError;
 use crate::processor::{CheckpointPolicy, FailureAction, FailurePolicy};
 use crate::transport::fake::FakeEventHub;
 
@@ -78,7 +79,7 @@ impl Kept {
         assert_eq!(labels["messaging.destination.name"], "hub");
         assert_eq!(labels["messaging.consumer.group.name"], "$Default");
         let mut name = key.name().to_owned();
-        for label in ["messaging.destination.partition.id", "operation"] {
+        for label in ["messaging.destination.partition.id", "operation", "service"] {
             if let Some(value) = labels.get(label) {
                 name = format!("{name} {value}");
             }
@@ -171,6 +172,16 @@ async fn the_numbers_of_the_status_reach_the_recorder_until_the_end() {
     );
     assert_eq!(kept.get("eventhubs.processor.partition.stalls 0"), 0.0);
 
+    let failing = |service| {
+        kept.get(&format!(
+            "eventhubs.processor.credentials.failing {service}"
+        ))
+    };
+    assert_eq!((failing("event_hub"), failing("store")), (0.0, 0.0));
+    store.set_credential_error(Some(LastError::new("no", SystemTime::UNIX_EPOCH)));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((failing("event_hub"), failing("store")), (0.0, 1.0));
+
     handle.resume(&"0".into());
     delivered(&handler, "0", &[0, 1, 2, 3, 4, 5]).await;
     let status = handle.status_watch();
@@ -179,6 +190,7 @@ async fn the_numbers_of_the_status_reach_the_recorder_until_the_end() {
     assert_eq!(kept.get("eventhubs.processor.events.processed 0"), 6.0);
     assert_eq!(kept.get("eventhubs.processor.lag.events 0"), 0.0);
     assert_eq!(kept.get("eventhubs.processor.partitions.owned"), 0.0);
+    assert_eq!(failing("store"), 0.0);
     let claims = kept.get("eventhubs.processor.storage.operations claim_ownership");
     assert_eq!(claims, status.status().storage.claim_ownership as f64);
 

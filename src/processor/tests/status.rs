@@ -1,12 +1,12 @@
 //! What a processor says about itself.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::support::{Act, FlakyStore, Recorder, builder, delivered, eventually, kin_builder};
-use crate::error::{StoreErrorKind, TransportErrorKind};
+use crate::error::{LastError, StoreErrorKind, TransportErrorKind};
 use crate::processor::{
     CheckpointPolicy, FailureAction, FailurePolicy, PartitionState, PartitionStatus,
     ProcessorHandle,
@@ -76,6 +76,37 @@ async fn positions_and_counts_follow_the_events() {
     assert!(status.storage.claim_ownership >= 2 && status.storage.failed == 0);
     assert!(status.storage.list_ownership >= status.load_balancing.cycles);
     handle.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_fails_shows_for_as_long_as_it_does_and_in_the_last_state() {
+    let (hub, store) = (FakeEventHub::new(1), FlakyStore::new());
+    let handle = builder(&hub, &store, "me")
+        .build(Recorder::new())
+        .unwrap()
+        .spawn();
+    let shown = |handle: &ProcessorHandle| {
+        let status = handle.status();
+        let of = |error: Option<LastError>| error.map(|error| error.message);
+        (
+            of(status.event_hub_credential_error),
+            of(status.store_credential_error),
+        )
+    };
+    let error = |text: &str| Some(LastError::new(text, SystemTime::UNIX_EPOCH));
+    let text = |text: &str| Some(text.to_owned());
+    for (of_hub, of_store) in [(None, None), (Some("a"), None), (None, Some("b"))] {
+        hub.set_credential_error(of_hub.and_then(error));
+        store.set_credential_error(of_store.and_then(error));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(
+            shown(&handle),
+            (of_hub.and_then(text), of_store.and_then(text))
+        );
+    }
+    let watch = handle.status_watch();
+    handle.shutdown().await.unwrap();
+    assert!(watch.status().store_credential_error.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use crate::checkpoint::{
     CheckpointStore, InMemoryCheckpointStore, OwnershipListing, StoredCheckpoint, WriteCondition,
     WriteOutcome,
 };
-use crate::error::{ProcessingError, StoreError, StoreErrorKind};
+use crate::error::{LastError, ProcessingError, StoreError, StoreErrorKind};
 use crate::model::{
     Checkpoint, ETag, EventPosition, GroupScope, OwnerId, PartitionId, ReceivedEvent,
 };
@@ -279,6 +279,7 @@ struct Faults {
     malformed: Mutex<Option<PartitionId>>,
     intruder: Mutex<Option<OwnerId>>,
     fate: Mutex<Option<Fate>>,
+    credential: Mutex<Option<LastError>>,
     /// Whether calls wait.
     is_stalled: tokio::sync::watch::Sender<bool>,
 }
@@ -297,6 +298,10 @@ impl FlakyStore {
             inner: self.inner.clone(),
             faults: Arc::default(),
         }
+    }
+
+    pub(super) fn set_credential_error(&self, error: Option<LastError>) {
+        *self.faults.credential.lock().unwrap() = error;
     }
 
     /// Decides what becomes of the next claim or renewal.
@@ -571,6 +576,10 @@ impl CheckpointStore for FlakyStore {
             return Ok(WriteOutcome::Unknown(error));
         }
         Ok(outcome)
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.faults.credential.lock().unwrap().clone()
     }
 }
 

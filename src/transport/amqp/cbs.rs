@@ -22,6 +22,7 @@ use super::filter::unix_millis;
 use super::grants::Grants;
 use super::rpc::{Refusal, Request, RpcLink};
 use super::token::{Token, mint};
+use super::trouble::Trouble;
 
 /// Requests waiting while a token is put. More callers wait.
 const QUEUE: usize = 64;
@@ -31,20 +32,6 @@ const QUEUE: usize = 64;
 pub(super) struct Identity {
     pub(super) credential: EventHubsCredential,
     pub(super) trouble: Trouble,
-}
-
-/// The last renewal that failed, until somebody asks.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<TransportError>>>);
-
-impl Trouble {
-    fn note(&self, error: TransportError) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    }
-
-    pub(super) fn take(&self) -> Option<TransportError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 type Reply = oneshot::Sender<Result<Secret, Failure>>;
@@ -75,6 +62,7 @@ impl Cbs {
     pub(super) fn start(sessions: Sessions, vitals: Vitals, identity: Identity) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let grants = Arc::<Grants>::default();
+        identity.trouble.watch(&grants);
         let credential = identity.credential.clone();
         let task = Task {
             sessions,

@@ -11,7 +11,8 @@ use super::failure::Failure;
 use super::token::Token;
 use crate::credential::Secret;
 use crate::credential::renewal::{self, FLOOR};
-use crate::error::TransportErrorKind;
+use crate::error::{LastError, TransportErrorKind};
+use crate::telemetry::chain;
 
 /// Over this time the renewals are spread that the replacement of a key brings about.
 const ROTATE_WITHIN_MS: std::ops::Range<u64> = 0..1000;
@@ -27,6 +28,8 @@ struct Entry {
     failures: u32,
     /// When the last attempt failed in a way that the next one will, and how.
     refused: Option<(Instant, Failure)>,
+    /// How the last attempt failed, if it did.
+    trouble: Option<LastError>,
     /// When to renew, or to forget what cannot be renewed.
     due_at: Option<Instant>,
 }
@@ -75,6 +78,7 @@ impl Grants {
             grant: Some(grant),
             failures: 0,
             refused: None,
+            trouble: None,
             due_at: Some(now + due),
         };
         self.lock().insert(audience.to_owned(), entry);
@@ -85,6 +89,8 @@ impl Grants {
         let mut entries = self.lock();
         let entry = entries.entry(audience.to_owned()).or_default();
         entry.failures += 1;
+        let message = chain(&failure.error).to_string();
+        entry.trouble = Some(LastError::new(message, SystemTime::now()));
         entry.refused =
             is_about_credentials(failure.error.kind()).then(|| (now, failure.repeated()));
         if entry.grant.as_ref().is_some_and(|g| g.expires_at <= now) {
@@ -95,6 +101,13 @@ impl Grants {
             .grant
             .as_ref()
             .map(|_| now + renewal::retry_after(entry.failures, rng));
+    }
+
+    /// The last failure that no grant has followed.
+    pub(super) fn trouble(&self) -> Option<LastError> {
+        let entries = self.lock();
+        let trouble = entries.values().filter_map(|entry| entry.trouble.as_ref());
+        trouble.max_by_key(|error| error.time).cloned()
     }
 
     /// Forgets a grant that the service does not honour.
@@ -264,6 +277,25 @@ mod tests {
         assert_eq!(refuse(unauthorized), (Some(unauthorized), None));
         grants.rotate(now, &mut StdRng::seed_from_u64(2));
         assert!(grants.refused(AUDIENCE, now).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_failure_shows_until_its_own_audience_is_granted() {
+        let (grants, mut rng, now) = (Grants::default(), StdRng::seed_from_u64(1), Instant::now());
+        let message = |grants: &Grants| grants.trouble().map(|error| error.message);
+        grants.accept(AUDIENCE, token(20, true, 0), now, &mut rng);
+        assert_eq!(message(&grants), None);
+        let failure = failure(TransportErrorKind::CredentialUnavailable);
+        grants.fail(AUDIENCE, &failure, now, &mut rng);
+        let told = message(&grants);
+        assert!(told.is_some());
+        grants.accept("sb://h/hub/group", token(20, true, 0), now, &mut rng);
+        // Over the end of what was granted.
+        grants.fail(AUDIENCE, &failure, now + secs(21), &mut rng);
+        grants.rotate(now, &mut rng);
+        assert_eq!(message(&grants), told);
+        grants.accept(AUDIENCE, token(20, true, 0), now, &mut rng);
+        assert_eq!(message(&grants), None);
     }
 
     #[tokio::test(start_paused = true)]

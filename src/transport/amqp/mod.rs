@@ -27,6 +27,7 @@ mod sender;
 mod slot;
 mod stream;
 mod token;
+mod trouble;
 mod tunnel;
 mod websocket;
 mod wire;
@@ -40,11 +41,11 @@ use tokio_util::sync::CancellationToken;
 use crate::credential::{
     ConnectionStringError, EventHubsConnectionString, EventHubsCredential, parse_host,
 };
-use crate::error::{TransportError, TransportErrorKind};
+use crate::error::{LastError, TransportError, TransportErrorKind};
 use crate::model::{EventHubProperties, PartitionId, PartitionProperties};
 
 use super::{PartitionReceiver, ReceiverOptions, Transport};
-use cbs::{Identity, Trouble};
+use cbs::Identity;
 use deadline::Deadline;
 use endpoint::Endpoint;
 use errors::Scope;
@@ -52,6 +53,7 @@ use failure::Failure;
 use management::{Entity, Reply};
 use receiver::{AmqpReceiver, Context};
 use slot::{Lease, Slot, Tries};
+use trouble::Trouble;
 
 pub(super) use errors::{classify, classify_status};
 pub use options::{AmqpOptions, TransportType};
@@ -346,6 +348,10 @@ impl Transport for AmqpTransport {
 
     fn take_trouble(&self) -> Option<TransportError> {
         self.trouble.take()
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.trouble.standing()
     }
 
     async fn close(&self) {

@@ -2,14 +2,25 @@
 
 use std::sync::Mutex;
 
-use eventhubs_processor::credential::NamedKeyCredential;
+use eventhubs_processor::checkpoint::{BlobCheckpointStore, BlobCheckpointStoreOptions};
+use eventhubs_processor::credential::{
+    NamedKeyCredential, StorageConnectionString, StorageCredential,
+};
 use eventhubs_processor::{
-    EventHandler, EventProcessor, HandlerResult, InMemoryCheckpointStore, PartitionContext,
-    ProcessingError, ProcessorError, Reaction,
+    EventHandler, EventProcessor, HandlerResult, InMemoryCheckpointStore, LastError,
+    PartitionContext, ProcessingError, ProcessorError, Reaction,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+
+async fn within(limit: Duration, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Counts events, and keeps what it is told.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +81,63 @@ async fn a_key_that_is_not_taken_is_told_to_on_error_while_events_go_on() {
     key.update(POLICY, KEY);
     eventually("the right one is taken", || {
         emulator.amqp_requests().tokens_accepted >= 4
+    })
+    .await;
+    processor.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_cannot_be_renewed_show_in_the_status_until_they_can() {
+    let emulator = Arc::new(emulator().await);
+    // Renewed after 6 s, and 5 s later again.
+    let issuer = Issuer::new(&emulator, Duration::from_secs(8));
+    let storage = StorageConnectionString::parse(&emulator.storage_connection_string()).unwrap();
+    let store = BlobCheckpointStore::new(
+        storage.blob_endpoint(),
+        "checkpoints",
+        StorageCredential::token(Arc::clone(&issuer) as _),
+        BlobCheckpointStoreOptions::default(),
+    );
+    let credential = EventHubsCredential::token(Arc::clone(&issuer) as _);
+    let told = Told::default();
+    let client = client(&emulator, credential);
+    let processor = EventProcessor::builder(client, "$Default", store.unwrap())
+        .with_load_balancing_interval(Duration::from_millis(500))
+        .with_default_starting_position(EventPosition::Earliest)
+        .build(told.clone())
+        .unwrap()
+        .spawn();
+    let shown = || {
+        let status = processor.status();
+        (
+            status.event_hub_credential_error,
+            status.store_credential_error,
+        )
+    };
+    eventually("partitions are read", || {
+        (0..4).all(|id| emulator.receiver_count(HUB, &id.to_string()).unwrap() == 1)
+    })
+    .await;
+    assert_eq!(shown(), (None, None));
+    issuer.fails_from.store(0, Ordering::SeqCst);
+    within(Duration::from_secs(10), || {
+        let (event_hub, store) = shown();
+        let says = |error: Option<LastError>| {
+            error.is_some_and(|error| {
+                assert!(error.message.contains("the issuer is down"), "{error:?}");
+                error.time.elapsed().unwrap() < Duration::from_secs(10)
+            })
+        };
+        says(event_hub) && says(store)
+    })
+    .await;
+    issuer.fails_from.store(usize::MAX, Ordering::SeqCst);
+    within(Duration::from_secs(15), || shown() == (None, None)).await;
+    for id in 0..4 {
+        send(&emulator, &id.to_string());
+    }
+    within(Duration::from_secs(15), || {
+        told.events.load(Ordering::SeqCst) == 4
     })
     .await;
     processor.shutdown().await.unwrap();

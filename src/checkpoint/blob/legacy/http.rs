@@ -25,7 +25,7 @@ const MAX_IDLE: usize = 32;
 pub(super) struct PooledClient {
     http: reqwest_legacy::Client,
     route: Route,
-    authorizer: Authorizer,
+    pub(super) authorizer: Authorizer,
     api_version: String,
 }
 

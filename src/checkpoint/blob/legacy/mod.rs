@@ -26,6 +26,7 @@ use super::requests::{
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 use crate::checkpoint::Written;
 use crate::credential::StorageCredential;
+use crate::error::LastError;
 use crate::model::ETag;
 
 /// One container.
@@ -151,6 +152,10 @@ impl ContainerRequests for Client {
             records: blobs.filter_map(record).collect(),
             next_marker: answer.next_marker.map(|marker| marker.as_str().to_owned()),
         })
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.transport.authorizer.trouble()
     }
 }
 

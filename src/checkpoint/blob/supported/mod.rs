@@ -35,6 +35,7 @@ use super::requests::{
 use super::{BlobCheckpointStoreOptions, BlobStoreConfigError};
 use crate::checkpoint::Written;
 use crate::credential::StorageCredential;
+use crate::error::LastError;
 use crate::model::ETag;
 
 const ETAG: HeaderName = HeaderName::from_static("etag");
@@ -43,7 +44,10 @@ const LAST_MODIFIED: HeaderName = HeaderName::from_static("last-modified");
 const METADATA_PREFIX: &str = "x-ms-meta-";
 
 /// One container.
-pub(super) struct Client(BlobContainerClient);
+pub(super) struct Client {
+    container: BlobContainerClient,
+    authorization: Arc<AuthorizationPolicy>,
+}
 
 impl Client {
     pub(super) fn new(
@@ -79,18 +83,21 @@ impl Client {
             ..ClientOptions::default()
         };
         let authorizer = Authorizer::new(credential, &url)?;
-        let policy = Arc::new(AuthorizationPolicy(authorizer));
+        let authorization = Arc::new(AuthorizationPolicy(authorizer));
+        let policy = Arc::<AuthorizationPolicy>::clone(&authorization);
         client_options.per_try_policies.push(policy);
-        BlobContainerClient::new(
+        let container = BlobContainerClient::new(
             url,
             None,
             Some(BlobContainerClientOptions {
                 client_options,
                 version: options.api_version.clone(),
             }),
-        )
-        .map(Self)
-        .map_err(|_| BlobStoreConfigError::Client)
+        );
+        Ok(Self {
+            container: container.map_err(|_| BlobStoreConfigError::Client)?,
+            authorization,
+        })
     }
 }
 
@@ -102,7 +109,7 @@ impl ContainerRequests for Client {
             ..BlockBlobClientUploadOptions::default()
         }
         .if_not_exists();
-        let client = self.0.blob_client(name).block_blob_client();
+        let client = self.container.blob_client(name).block_blob_client();
         let content = RequestContent::from(Vec::new());
         let answer = Box::pin(client.upload(content, Some(options))).await?;
         written(answer.raw_response.headers())
@@ -115,7 +122,7 @@ impl ContainerRequests for Client {
             partition_size: NonZeroU64::new(content.len() as u64),
             ..BlockBlobClientUploadOptions::default()
         };
-        let client = self.0.blob_client(name).block_blob_client();
+        let client = self.container.blob_client(name).block_blob_client();
         let content = RequestContent::from(content.to_vec());
         let answer = Box::pin(client.upload(content, Some(options))).await?;
         written(answer.raw_response.headers())
@@ -131,13 +138,13 @@ impl ContainerRequests for Client {
             if_match: version.map(|version| Etag::from(quoted(version))),
             ..BlobClientSetMetadataOptions::default()
         };
-        let client = self.0.blob_client(name);
+        let client = self.container.blob_client(name);
         let answer = Box::pin(client.set_metadata(metadata, Some(options))).await?;
         written(answer.headers())
     }
 
     async fn properties(&self, name: &str) -> Result<Record, Failure> {
-        let client = self.0.blob_client(name);
+        let client = self.container.blob_client(name);
         let answer = Box::pin(client.get_properties(None)).await?;
         let Written {
             etag,
@@ -159,7 +166,7 @@ impl ContainerRequests for Client {
             partition_size: whole,
             ..BlobClientDownloadOptions::default()
         };
-        let client = self.0.blob_client(name);
+        let client = self.container.blob_client(name);
         let answer = Box::pin(client.download(Some(options))).await?;
         Ok(answer.body.collect().await?)
     }
@@ -171,7 +178,7 @@ impl ContainerRequests for Client {
             prefix: Some(prefix.to_owned()),
             ..BlobContainerClientListBlobsOptions::default()
         };
-        let mut pages = self.0.list_blobs(Some(options))?.into_pages();
+        let mut pages = self.container.list_blobs(Some(options))?.into_pages();
         let answer = Box::pin(pages.try_next()).await?;
         let answer = answer.ok_or_else(|| Failure::incomplete("the listing has no page"))?;
         let as_of = date(answer.headers(), &DATE)
@@ -196,6 +203,10 @@ impl ContainerRequests for Client {
             records: records.collect(),
             next_marker: model.next_marker.filter(|marker| !marker.is_empty()),
         })
+    }
+
+    fn credential_error(&self) -> Option<LastError> {
+        self.authorization.0.trouble()
     }
 }
 

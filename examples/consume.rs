@@ -11,7 +11,9 @@
 //! stderr, as `RUST_LOG` says.
 //!
 //! In place of a connection string, `EVENTHUBS_NAMESPACE` and `ACCESS_TOKEN_FILE` do: a file with a token of Microsoft Entra ID
-//! that somebody renews, read again every few minutes.
+//! that somebody renews, read again every few minutes. Or, with the feature `azure-identity`, `AZURE_CREDENTIAL` in place of
+//! the file: `managed`, `workload`, `developer` (what the Azure CLI is logged in with) or `client-secret`, with what
+//! azure_identity reads besides (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, …) and `AZURE_CLIENT_SECRET`.
 //!
 //! The way there: `TRANSPORT_TYPE` is `tcp` or `websockets`, `CUSTOM_ENDPOINT_ADDRESS` is dialled in place of the namespace,
 //! `PROXY` is an HTTP proxy such as `http://user:password@proxy:3128`, or `none` (unset, `HTTPS_PROXY` and the like count).
@@ -112,18 +114,24 @@ async fn run() -> Result<(), BoxError> {
 }
 
 fn event_hub(options: AmqpOptions) -> Result<AmqpTransport, BoxError> {
-    let Some(path) = optional::<String>("ACCESS_TOKEN_FILE")? else {
-        let hub = AmqpTransport::from_connection_string_with_options(
-            &required("EVENTHUBS_CONNECTION_STRING")?,
-            optional::<String>("EVENTHUB_NAME")?.as_deref(),
-            options,
-        );
-        return hub.map_err(|error| {
-            format!("EVENTHUBS_CONNECTION_STRING, EVENTHUB_NAME: {error}").into()
-        });
+    let credential = match (
+        optional::<String>("AZURE_CREDENTIAL")?,
+        optional("ACCESS_TOKEN_FILE")?,
+    ) {
+        (Some(kind), _) => identity(&kind)?,
+        (None, Some(path)) => EventHubsCredential::token(Arc::new(TokenFile(path))),
+        (None, None) => {
+            let hub = AmqpTransport::from_connection_string_with_options(
+                &required("EVENTHUBS_CONNECTION_STRING")?,
+                optional::<String>("EVENTHUB_NAME")?.as_deref(),
+                options,
+            );
+            return hub.map_err(|error| {
+                format!("EVENTHUBS_CONNECTION_STRING, EVENTHUB_NAME: {error}").into()
+            });
+        }
     };
     let namespace = required("EVENTHUBS_NAMESPACE")?;
-    let credential = EventHubsCredential::token(Arc::new(TokenFile(path)));
     AmqpTransport::new(&namespace, required("EVENTHUB_NAME")?, credential, options)
         .map_err(|error| format!("EVENTHUBS_NAMESPACE: {error}").into())
 }
@@ -142,6 +150,37 @@ impl TokenCredential for TokenFile {
             expires_at: SystemTime::now() + Duration::from_secs(300),
         })
     }
+}
+
+#[cfg(feature = "azure-identity")]
+fn identity(kind: &str) -> Result<EventHubsCredential, BoxError> {
+    use eventhubs_processor::credential::azure_identity::EntraCredential;
+    let identity = match kind {
+        "managed" => {
+            let client_id = optional::<String>("AZURE_CLIENT_ID")?;
+            EntraCredential::managed_identity(client_id.as_deref())
+        }
+        "workload" => EntraCredential::workload_identity(),
+        "developer" => EntraCredential::developer_tools(),
+        "client-secret" => EntraCredential::client_secret(
+            &required("AZURE_TENANT_ID")?,
+            &required("AZURE_CLIENT_ID")?,
+            required("AZURE_CLIENT_SECRET")?,
+        ),
+        other => {
+            return Err(format!(
+                "AZURE_CREDENTIAL is `{other}`, not managed, workload, developer or client-secret"
+            )
+            .into());
+        }
+    };
+    let identity = identity.map_err(|error| format!("AZURE_CREDENTIAL: {error}"))?;
+    Ok(EventHubsCredential::token(Arc::new(identity)))
+}
+
+#[cfg(not(feature = "azure-identity"))]
+fn identity(_: &str) -> Result<EventHubsCredential, BoxError> {
+    Err("AZURE_CREDENTIAL needs the feature azure-identity".into())
 }
 
 /// How both services are reached.

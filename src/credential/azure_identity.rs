@@ -3,6 +3,10 @@
 //! This is the one module of the crate whose public signatures name a type of another library's:
 //! [`EntraCredential::from_azure`] takes any credential of `azure_core` 1.x. With another generation of it, implement
 //! [`TokenCredential`] yourself; it is one method.
+//!
+//! `azure_identity` asks for tokens with an HTTP client of its own: it takes proxies from the environment and trusts what
+//! the platform trusts, whatever [`Proxy`](crate::Proxy) and [`TlsOptions`](crate::TlsOptions) say. Where there is an
+//! `HTTP_PROXY`, `NO_PROXY` has to name 169.254.169.254, or the proxy is asked for the identity of a virtual machine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,7 +56,8 @@ use crate::error::BoxError;
 pub struct EntraCredential(Arc<dyn AzureCredential>);
 
 impl EntraCredential {
-    /// The identity that is logged in to the Azure CLI or the Azure Developer CLI, for work on a laptop.
+    /// The identity that is logged in to the Azure CLI (`az`) or, if that gives no token, the Azure Developer CLI (`azd`),
+    /// for work on a laptop. Runs the program for every token.
     ///
     /// # Errors
     ///
@@ -62,7 +67,7 @@ impl EntraCredential {
     }
 
     /// The managed identity of the virtual machine or the App Service that this runs on: the one with `client_id`, or
-    /// the system-assigned one.
+    /// the system-assigned one. `azure_identity` 1.0 knows no other places, such as Azure Arc.
     ///
     /// # Errors
     ///

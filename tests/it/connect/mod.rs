@@ -1,6 +1,8 @@
 //! The ways to the service: TLS with an authority of one's own, WebSockets, proxies, other addresses.
 
 mod blobs;
+#[cfg(all(feature = "azure-identity", unix))]
+mod identities;
 mod program;
 mod proxies;
 mod storms;

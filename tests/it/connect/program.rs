@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -30,8 +31,8 @@ const LOCKED: Rules = Rules {
 };
 
 /// What the programs are told and what they reach. The files are gone with it.
-struct World {
-    emulator: Emulator,
+pub(super) struct World {
+    pub(super) emulator: Arc<Emulator>,
     ca: PathBuf,
     token: PathBuf,
 }
@@ -46,17 +47,20 @@ impl Drop for World {
 
 /// Who the programs say they are.
 #[derive(Clone, Debug)]
-enum Credential {
+pub(super) enum Credential {
     Key(&'static str),
     /// A signature for an event hub that ends so many seconds from now.
     Signature(i64),
     Token,
+    /// One of azure_identity, as `AZURE_CREDENTIAL` and others say.
+    #[cfg(all(feature = "azure-identity", unix))]
+    Identity,
 }
 
 impl World {
     /// With so many event hubs, named by their number, since each run wants one of its own. It checks signatures, and then
     /// takes no tokens; or it takes everything.
-    async fn new(hubs: usize, is_checking: bool) -> Self {
+    pub(super) async fn new(hubs: usize, is_checking: bool) -> Self {
         let mut builder = Emulator::builder().with_tls_port(0).with_wss_port(0);
         if is_checking {
             builder = builder.with_sas_key("listen", KEY);
@@ -66,7 +70,7 @@ impl World {
                 .with_hub(hub.to_string(), 1)
                 .with_container(format!("container-{hub}"));
         }
-        let emulator = builder.start().await.unwrap();
+        let emulator = Arc::new(builder.start().await.unwrap());
         for hub in 0..hubs {
             let hub = hub.to_string();
             emulator.send(&hub, Some("0"), Event::new(BODY)).unwrap();
@@ -84,7 +88,7 @@ impl World {
         }
     }
 
-    fn tcp(&self) -> u16 {
+    pub(super) fn tcp(&self) -> u16 {
         self.emulator.tls_addr().unwrap().port()
     }
 
@@ -93,7 +97,7 @@ impl World {
     }
 
     /// The program, about to read an event hub at a port of this machine, with TLS.
-    fn consume(&self, hub: usize, port: u16, credential: &Credential) -> Command {
+    pub(super) fn consume(&self, hub: usize, port: u16, credential: &Credential) -> Command {
         let mut command = Command::new(program());
         for name in [
             "HTTPS_PROXY",
@@ -106,16 +110,19 @@ impl World {
             command.env_remove(name);
         }
         let secret = match credential {
-            Credential::Token => None,
+            Credential::Token => {
+                command.env("ACCESS_TOKEN_FILE", &self.token);
+                None
+            }
+            #[cfg(all(feature = "azure-identity", unix))]
+            Credential::Identity => None,
             Credential::Key(key) => {
                 Some(format!("SharedAccessKeyName=listen;SharedAccessKey={key}"))
             }
             Credential::Signature(life) => Some(signature(hub, *life)),
         };
         match secret {
-            None => command
-                .env("EVENTHUBS_NAMESPACE", format!("localhost:{port}"))
-                .env("ACCESS_TOKEN_FILE", &self.token),
+            None => command.env("EVENTHUBS_NAMESPACE", format!("localhost:{port}")),
             Some(secret) => command.env(
                 "EVENTHUBS_CONNECTION_STRING",
                 format!("Endpoint=sb://localhost:{port};{secret}"),
@@ -165,7 +172,7 @@ fn signature(hub: usize, life: i64) -> String {
 }
 
 /// Runs it until it has printed the event. What it logged, at every level of every crate.
-async fn until_the_event(mut command: Command) -> String {
+pub(super) async fn until_the_event(mut command: Command) -> String {
     let mut child = command.env("RUST_LOG", "trace").spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let log = tokio::spawn(async move {

@@ -9,49 +9,26 @@ use eventhubs_processor::checkpoint::{BlobCheckpointStore, BlobCheckpointStoreOp
 use eventhubs_processor::credential::azure_identity::EntraCredential;
 use eventhubs_processor::credential::{IssuerRefusal, StorageConnectionString, StorageCredential};
 use eventhubs_processor::{CheckpointStore as _, GroupScope};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::support::token_issuer::{Asked, TokenIssuer};
 
 const TENANT: &str = "contoso";
 const APPLICATION: &str = "11111111-2222-3333-4444-555555555555";
 const CLIENT_SECRET: &str = "the-canary-secret";
 
-/// A token endpoint: gives tokens of the emulator to whoever knows the secret.
-struct TokenEndpoint {
-    url: url::Url,
-    asked: Arc<AtomicUsize>,
-    _task: AbortOnDropHandle<()>,
-}
+/// Microsoft Entra ID, which knows one secret.
+struct TokenEndpoint(TokenIssuer);
 
 impl TokenEndpoint {
     async fn start(emulator: &Arc<Emulator>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::<AtomicUsize>::default();
-        let (emulator, count) = (Arc::clone(emulator), Arc::clone(&asked));
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut bytes = vec![0; 8192];
-                let mut len = 0;
-                // The body is the form, which ends with the scope.
-                while !String::from_utf8_lossy(&bytes[..len]).contains("&scope=") {
-                    len += stream.read(&mut bytes[len..]).await.unwrap();
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
-                let answer = answer(&text, &emulator);
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        Self {
-            url: url.parse().unwrap(),
-            asked,
-            _task: AbortOnDropHandle::new(task),
-        }
+        let is_wrong = |asked: &Asked| {
+            assert_eq!(asked.of, format!("POST /{TENANT}/oauth2/v2.0/token"));
+            assert_eq!(asked.parameters["grant_type"], "client_credentials");
+            assert_eq!(asked.parameters["client_id"], APPLICATION);
+            asked.parameters["client_secret"] != CLIENT_SECRET
+        };
+        Self(TokenIssuer::start(Arc::clone(emulator), is_wrong).await)
     }
 
     /// The credential as an application would make it, its requests led to this endpoint.
@@ -59,7 +36,7 @@ impl TokenEndpoint {
         let options = ClientSecretCredentialOptions {
             client_options: ClientOptions {
                 transport: Some(AzureTransport::new(Arc::new(Detour {
-                    to: self.url.clone(),
+                    to: format!("http://{}", self.0.addr).parse().unwrap(),
                     client: new_http_client(None),
                 }))),
                 ..ClientOptions::default()
@@ -73,32 +50,6 @@ impl TokenEndpoint {
         );
         EntraCredential::from_azure(credential.unwrap())
     }
-}
-
-fn answer(request: &str, emulator: &Emulator) -> String {
-    let (head, form) = request.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.starts_with(&format!("POST /{TENANT}/oauth2/v2.0/token ")),
-        "{head}"
-    );
-    let form: std::collections::BTreeMap<_, _> = url::form_urlencoded::parse(form.as_bytes())
-        .into_owned()
-        .collect();
-    assert_eq!(form["grant_type"], "client_credentials");
-    assert_eq!(form["client_id"], APPLICATION);
-    let (status, body) = if form["client_secret"] == CLIENT_SECRET {
-        let token = emulator.issue_token(&form["scope"], Duration::from_secs(3600));
-        let body =
-            format!(r#"{{"token_type":"Bearer","expires_in":3600,"access_token":"{token}"}}"#);
-        ("200 OK", body)
-    } else {
-        let body = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret."}"#;
-        ("401 Unauthorized", body.to_owned())
-    };
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 /// `azure_identity` wants an authority with https; this one takes its requests elsewhere.
@@ -144,7 +95,7 @@ async fn one_service_principal_opens_event_hubs_and_blobs() {
     let scope = GroupScope::new("ns", "hub", "g");
     store.list_ownership(&scope).await.unwrap();
     // One for each service: it keeps what it has.
-    assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(endpoint.0.take().len(), 2);
     client.close().await;
 }
 

@@ -3,3 +3,5 @@
 pub(crate) mod proxy;
 pub(crate) mod tinyproxy;
 pub(crate) mod tls_front;
+#[cfg(feature = "azure-identity")]
+pub(crate) mod token_issuer;

@@ -1,5 +1,6 @@
 //! `examples/consume` as each identity of azure_identity, with nothing changed in the libraries: the environment leads them to
-//! an issuer of this process, and the event comes with the token of that.
+//! an issuer of this process, and the event comes with the token of that. On Linux, where the environment can also say whom
+//! TLS trusts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

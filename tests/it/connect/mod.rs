@@ -1,7 +1,7 @@
 //! The ways to the service: TLS with an authority of one's own, WebSockets, proxies, other addresses.
 
 mod blobs;
-#[cfg(all(feature = "azure-identity", unix))]
+#[cfg(all(feature = "azure-identity", target_os = "linux"))]
 mod identities;
 mod program;
 mod proxies;

@@ -53,7 +53,7 @@ pub(super) enum Credential {
     Signature(i64),
     Token,
     /// One of azure_identity, as `AZURE_CREDENTIAL` and others say.
-    #[cfg(all(feature = "azure-identity", unix))]
+    #[cfg(all(feature = "azure-identity", target_os = "linux"))]
     Identity,
 }
 
@@ -114,7 +114,7 @@ impl World {
                 command.env("ACCESS_TOKEN_FILE", &self.token);
                 None
             }
-            #[cfg(all(feature = "azure-identity", unix))]
+            #[cfg(all(feature = "azure-identity", target_os = "linux"))]
             Credential::Identity => None,
             Credential::Key(key) => {
                 Some(format!("SharedAccessKeyName=listen;SharedAccessKey={key}"))

@@ -24,6 +24,8 @@ impl TokenEndpoint {
     async fn start(emulator: &Arc<Emulator>) -> Self {
         let is_wrong = |asked: &Asked| {
             assert_eq!(asked.of, format!("POST /{TENANT}/oauth2/v2.0/token"));
+            let form = "application/x-www-form-urlencoded";
+            assert_eq!(asked.headers["content-type"], form);
             assert_eq!(asked.parameters["grant_type"], "client_credentials");
             assert_eq!(asked.parameters["client_id"], APPLICATION);
             asked.parameters["client_secret"] != CLIENT_SECRET

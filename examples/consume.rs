@@ -18,7 +18,8 @@
 //! The way there: `TRANSPORT_TYPE` is `tcp` or `websockets`, `CUSTOM_ENDPOINT_ADDRESS` is dialled in place of the namespace,
 //! `PROXY` is an HTTP proxy such as `http://user:password@proxy:3128`, or `none` (unset, `HTTPS_PROXY` and the like count).
 //! `CA_CERTIFICATES` is a file of authorities to trust besides the platform's, `CLIENT_CERTIFICATE` and `CLIENT_KEY` are
-//! files of a certificate to show; all PEM.
+//! files of a certificate to show; all PEM. `TRY_TIMEOUT_MS` is the longest time for an operation on Event Hubs, connecting
+//! included.
 //!
 //! Checkpoints: `CHECKPOINT_POLICY` is `manual` (the handler checkpoints every `CHECKPOINT_EVERY` events, 1 unless set),
 //! `automatic`, `batch`, a number of events such as `100`, or a time such as `500ms`.
@@ -219,6 +220,11 @@ fn way() -> Result<(AmqpOptions, BlobCheckpointStoreOptions), BoxError> {
     }
     if let Some(address) = optional::<String>("CUSTOM_ENDPOINT_ADDRESS")? {
         amqp = amqp.with_custom_endpoint_address(address);
+    }
+    if let Some(limit) = optional("TRY_TIMEOUT_MS")? {
+        let limit = Duration::from_millis(limit);
+        amqp.connect_timeout = amqp.connect_timeout.min(limit);
+        amqp = amqp.with_operation_timeout(limit);
     }
     let blobs = BlobCheckpointStoreOptions::default()
         .with_proxy(proxy)

@@ -21,7 +21,8 @@ pub enum StoreErrorKind {
     InvalidValue,
     /// A stored record cannot be understood. Concerns one partition only.
     MalformedRecord,
-    /// The proxy on the way to the store wants (other) credentials.
+    /// The proxy on the way to the store lets nobody through: it wants (other) credentials, or does not allow this
+    /// destination.
     Proxy,
     /// The store refuses the request and will refuse it again.
     Rejected,

@@ -19,12 +19,15 @@
 //! # }
 //! ```
 
+mod head;
 mod proxy;
 mod tls;
 mod trust;
+pub(crate) mod tunnel;
 
+pub(crate) use head::Head;
 pub use proxy::{HttpProxy, Proxy};
 pub(crate) use proxy::{Scheme, authority};
 pub use tls::TlsOptions;
-pub(crate) use tls::client_config;
+pub(crate) use tls::{client_config, over_tls};
 pub(crate) use trust::certificate_problem;

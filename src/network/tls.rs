@@ -1,16 +1,20 @@
 //! Whom TLS trusts, and who we say we are.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::credential::Secret;
 use crate::error::NetworkOptionError;
@@ -127,6 +131,17 @@ fn is_pem(bytes: &[u8]) -> bool {
 fn provider() -> Arc<CryptoProvider> {
     // Named here: with two of them in the build, rustls would panic over the choice.
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Makes a connection to a host one with TLS.
+pub(crate) async fn over_tls<S: AsyncRead + AsyncWrite + Unpin>(
+    config: Arc<ClientConfig>,
+    host: &str,
+    stream: S,
+) -> io::Result<TlsStream<S>> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 /// What TLS connections are made with. Reading the platform's trusted certificates touches files.

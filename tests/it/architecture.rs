@@ -46,7 +46,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("error", &["model"]),
-    ("fuzz", &["checkpoint", "credential", "transport"]),
+    (
+        "fuzz",
+        &["checkpoint", "credential", "model", "network", "transport"],
+    ),
     ("model", &[]),
     ("network", &["credential", "error"]),
     (
@@ -82,9 +85,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("fe2o3_amqp", &["transport/amqp"]),
     ("serde_amqp", &["transport/amqp"]),
-    ("tokio_rustls", &["transport/amqp"]),
+    ("tokio_rustls", &["network"]),
     ("tungstenite", &["transport/amqp"]),
-    ("httparse", &["transport/amqp"]),
+    ("httparse", &["network"]),
     ("hyper_util", &["network"]),
     ("rustls_platform_verifier", &["network"]),
     (

@@ -5,17 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::error::{TransportError, TransportErrorKind as Kind};
-use crate::network::{HttpProxy, Scheme, authority, certificate_problem};
+use crate::network::tunnel::{self, TunnelError};
+use crate::network::{HttpProxy, Scheme, authority, certificate_problem, over_tls};
 
 use super::TransportType;
 use super::endpoint::Way;
 use super::stream::ByteStream;
-use super::tunnel::{self, TunnelError};
 use super::websocket::{self, UpgradeError};
 
 /// Where to, through what, and whom to trust on the way. `Display` is for errors.
@@ -125,9 +123,7 @@ async fn tls(
 ) -> Result<Box<dyn ByteStream>, TransportError> {
     let shaken = async {
         let config = path.tls.clone().ok_or(io::ErrorKind::Unsupported)?;
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        TlsConnector::from(config).connect(name, stream).await
+        over_tls(config, host, stream).await
     };
     match Box::pin(shaken).await {
         Ok(stream) => Ok(Box::new(stream)),

@@ -17,7 +17,6 @@ mod frames;
 pub(super) mod fuzz;
 mod grants;
 mod guard;
-mod head;
 mod management;
 mod options;
 mod receiver;
@@ -28,7 +27,6 @@ mod slot;
 mod stream;
 mod token;
 mod trouble;
-mod tunnel;
 mod websocket;
 mod wire;
 

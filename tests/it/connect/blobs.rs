@@ -139,11 +139,146 @@ async fn blobs_come_through_a_proxy_with_and_without_tls() {
             times += 1;
             assert_eq!(error.kind(), Kind::Proxy, "{error}");
             let text = format!("{error} {error:?}");
+            let told = format!("the proxy {open} wants credentials");
+            assert!(text.contains(&told), "{text}");
             assert!(!text.contains("canary"), "{text}");
             assert_eq!(tinyproxy.requests().len(), times, "one attempt");
         }
         let direct = options.with_proxy(Proxy::Direct);
         list(&emulator, "http", blobs.port(), direct).await.unwrap();
+    }
+}
+
+/// What a proxy answers to `CONNECT` the HTTP client does not say, so the proxy is asked once more.
+const ASKED: [(&str, usize); 2] = [("https", 2), ("http", 1)];
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named_with_the_reason_and_not_tried_again() {
+    let (emulator, blobs) = emulator().await;
+    let forbidding = Rules {
+        forbids_all: true,
+        ..Rules::default()
+    };
+    let locked = Rules {
+        credentials: Some(("canary-user", "canary-password")),
+        ..Rules::default()
+    };
+    for (rules, told) in [
+        (forbidding, "does not allow it (HTTP 403)"),
+        // That is how it says no to wrong ones.
+        (locked, "does not accept the credentials (HTTP 401)"),
+    ] {
+        let Some(tinyproxy) = Tinyproxy::start(rules).await else {
+            return;
+        };
+        let mut proxy = HttpProxy::new(&tinyproxy.address()).unwrap();
+        if rules.credentials.is_some() {
+            proxy = proxy.with_credentials("canary-user", "canary-wrong");
+        }
+        let mut times = 0;
+        for options in backends() {
+            let options = options.with_proxy(proxy.clone());
+            for (scheme, asked) in ASKED {
+                let error = list(&emulator, scheme, blobs.port(), options.clone())
+                    .await
+                    .unwrap_err();
+                assert_eq!(error.kind(), Kind::Proxy, "{scheme}: {error}");
+                assert!(!error.is_transient());
+                let text = format!("{error} {error:?}");
+                let told = format!("the proxy {proxy} {told}");
+                assert!(text.contains(&told), "{scheme}: {text}");
+                assert!(
+                    !text.contains("canary") && !text.contains("Basic"),
+                    "{text}"
+                );
+                times += asked;
+                assert_eq!(tinyproxy.requests().len(), times, "{scheme}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_may_itself_be_spoken_to_over_tls() {
+    let (emulator, blobs) = emulator().await;
+    let rules = Rules {
+        forbids_all: true,
+        ..Rules::default()
+    };
+    let Some(tinyproxy) = Tinyproxy::start(rules).await else {
+        return;
+    };
+    let authority = Authority::new();
+    let upstream = ([127, 0, 0, 1], tinyproxy.port).into();
+    let front = TlsFront::start(upstream, &authority, "localhost", None).await;
+    let proxy = HttpProxy::new(&format!("https://localhost:{}", front.port)).unwrap();
+    for options in backends() {
+        let options = options
+            .with_proxy(proxy.clone())
+            .with_tls(trusting(&authority));
+        for (scheme, _) in ASKED {
+            let error = list(&emulator, scheme, blobs.port(), options.clone())
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), Kind::Proxy, "{scheme}: {error}");
+            assert!(error.to_string().contains("HTTP 403"), "{scheme}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_proxy_cannot_reach_is_tried_again_and_told_as_what_may_pass() {
+    let (emulator, _) = emulator().await;
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let Some(tinyproxy) = Tinyproxy::start(Rules::default()).await else {
+        return;
+    };
+    let proxy = HttpProxy::new(&tinyproxy.address()).unwrap();
+    let mut times = 0;
+    for options in backends() {
+        let options = options.with_proxy(proxy.clone());
+        for (scheme, asked) in ASKED {
+            let error = list(&emulator, scheme, port, options.clone())
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), Kind::Unavailable, "{scheme}: {error}");
+            assert!(error.is_transient());
+            let told = format!("the proxy {proxy} did not get through (HTTP 5");
+            assert!(error.to_string().contains(&told), "{scheme}: {error}");
+            // With the one retry.
+            times += 2 * asked;
+            assert_eq!(tinyproxy.requests().len(), times, "{scheme}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_account_is_not_taken_for_one_of_the_proxy() {
+    let (emulator, blobs) = emulator().await;
+    let authority = Authority::new();
+    let front = TlsFront::start(blobs, &authority, "localhost", None).await;
+    let Some(tinyproxy) = Tinyproxy::start(Rules::default()).await else {
+        return;
+    };
+    let proxy = HttpProxy::new(&tinyproxy.address()).unwrap();
+    for options in backends() {
+        let options = options
+            .with_proxy(proxy.clone())
+            .with_tls(trusting(&authority));
+        for (scheme, port) in [("https", front.port), ("http", blobs.port())] {
+            list(&emulator, scheme, port, options.clone())
+                .await
+                .unwrap();
+            let faults = emulator.blob_faults();
+            faults.fail_next(1, 403, "AuthenticationFailed", None);
+            let error = list(&emulator, scheme, port, options.clone())
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), Kind::Unauthorized, "{scheme}: {error}");
+            assert!(!error.to_string().contains("proxy"), "{scheme}: {error}");
+        }
     }
 }
 

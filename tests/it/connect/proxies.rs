@@ -19,6 +19,7 @@ const PASSWORD: &str = "canary-password";
 const LOCKED: Rules = Rules {
     credentials: Some((USER, PASSWORD)),
     only_port: None,
+    forbids_all: false,
 };
 
 /// Both transports, with the ports that they are at.

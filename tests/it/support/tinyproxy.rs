@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 pub(crate) struct Rules {
     /// User name and password that it asks for.
     pub(crate) credentials: Option<(&'static str, &'static str)>,
-    /// The one port that it connects to, in place of all.
+    /// The one port that it lets connections through to (`CONNECT`), in place of all.
     pub(crate) only_port: Option<u16>,
+    /// Whether it allows no destination at all.
+    pub(crate) forbids_all: bool,
 }
 
 /// Tinyproxy on a port of this machine. It is killed when this is dropped.
@@ -41,6 +43,11 @@ impl Tinyproxy {
         }
         if let Some(only) = rules.only_port {
             config += &format!("ConnectPort {only}\n");
+        }
+        if rules.forbids_all {
+            let filter = directory.join("filter");
+            fs::write(&filter, "").unwrap();
+            config += &format!("Filter \"{}\"\nFilterDefaultDeny Yes\n", filter.display());
         }
         fs::write(directory.join("conf"), config).unwrap();
         let child = Command::new(&program)

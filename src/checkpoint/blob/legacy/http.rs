@@ -35,7 +35,7 @@ impl PooledClient {
         authorizer: Authorizer,
         options: &BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
-        let (route, tls) = Route::new(account_url, options)?;
+        let route = Route::new(account_url, options)?;
         let mut http = reqwest_legacy::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(options.retry.try_timeout))
             .timeout(options.retry.try_timeout)
@@ -44,7 +44,7 @@ impl PooledClient {
             .redirect(reqwest_legacy::redirect::Policy::none())
             // Which one to take is known already.
             .no_proxy()
-            .use_preconfigured_tls(tls);
+            .use_preconfigured_tls(route.tls());
         if let Some(proxy) = &route.proxy {
             let mut through = reqwest_legacy::Proxy::all(proxy.url())?;
             if let Some(authorization) = proxy.header() {
@@ -89,14 +89,19 @@ impl PooledClient {
         if let Body::Bytes(bytes) = request.body() {
             outgoing = outgoing.body(bytes.clone());
         }
-        let mut answer = outgoing
-            .send()
-            .await
-            .map_err(|error| self.unanswered(error))?;
+        let mut answer = match outgoing.send().await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.unanswered(error).await),
+        };
         let status = answer.status().as_u16();
+        let header = |name| answer.headers().get(name)?.to_str().ok();
+        if !answer.status().is_success()
+            && let Some(of_proxy) = self.route.answered(status, header)
+        {
+            return Err(of_proxy);
+        }
         self.authorizer.answered(status);
         if !answer.status().is_success() {
-            let header = |name| answer.headers().get(name)?.to_str().ok();
             return Err(Failure::answered(status, header, SystemTime::now()));
         }
         let mut headers = ForeignHeaders::new();
@@ -110,11 +115,12 @@ impl PooledClient {
             }
         }
         let mut body = BytesMut::new();
-        while let Some(chunk) = answer
-            .chunk()
-            .await
-            .map_err(|error| self.unanswered(error))?
-        {
+        loop {
+            let chunk = match answer.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(error) => return Err(self.unanswered(error).await),
+            };
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(Failure::new(
                     Class::Ambiguous,
@@ -131,10 +137,10 @@ impl PooledClient {
         })
     }
 
-    fn unanswered(&self, error: reqwest_legacy::Error) -> Failure {
+    async fn unanswered(&self, error: reqwest_legacy::Error) -> Failure {
         // Its text has the URL, and with it a signature.
         let error = error.without_url();
-        if let Some(obstacle) = self.route.obstacle(&error) {
+        if let Some(obstacle) = self.route.obstacle(&error).await {
             return obstacle;
         }
         if error.is_connect() {

@@ -32,7 +32,7 @@ pub(in super::super) fn client(
     data: &[u8],
 ) -> Result<Client, BlobStoreConfigError> {
     let credential = StorageCredential::shared_access_signature("sig=x");
-    let (route, _) = Route::new(account_url, options)?;
+    let route = Route::new(account_url, options)?;
     let http = BoundedClient::over(Arc::new(Canned(data.to_vec())), route);
     Client::over(account_url, "container", credential, options, http)
 }

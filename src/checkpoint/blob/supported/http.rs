@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use azure_core::error::ErrorKind;
+use azure_core::http::headers::HeaderName;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
@@ -26,7 +27,7 @@ impl BoundedClient {
         account_url: &Url,
         options: &BlobCheckpointStoreOptions,
     ) -> Result<Self, BlobStoreConfigError> {
-        let (route, tls) = Route::new(account_url, options)?;
+        let route = Route::new(account_url, options)?;
         // A small compressed answer could unpack to any size; it is not asked for one.
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(options.retry.try_timeout))
@@ -34,7 +35,7 @@ impl BoundedClient {
             .redirect(reqwest::redirect::Policy::none())
             // Which one to take is known already.
             .no_proxy()
-            .tls_backend_preconfigured(tls);
+            .tls_backend_preconfigured(route.tls());
         if let Some(proxy) = &route.proxy {
             let mut through = reqwest::Proxy::all(proxy.url())?;
             if let Some(authorization) = proxy.header() {
@@ -56,14 +57,14 @@ impl BoundedClient {
 
     /// The HTTP client's errors print the URL of the request, and with it a shared access signature. The library
     /// logs errors, so the text has to go before it sees them.
-    fn told(&self, error: &azure_core::Error) -> azure_core::Error {
+    async fn told(&self, error: azure_core::Error) -> azure_core::Error {
         let unsent = matches!(error.kind(), ErrorKind::Connection);
-        match self.route.obstacle(error) {
+        match self.route.obstacle(&error).await {
             Some(obstacle) => azure_core::Error::new(ErrorKind::Connection, obstacle),
             None if unsent => {
-                azure_core::Error::new(ErrorKind::Connection, self.route.unsent(error))
+                azure_core::Error::new(ErrorKind::Connection, self.route.unsent(&error))
             }
-            None => azure_core::Error::with_message(error.kind().clone(), describe(error)),
+            None => azure_core::Error::with_message(error.kind().clone(), describe(&error)),
         }
     }
 }
@@ -77,15 +78,23 @@ impl From<reqwest::Error> for BlobStoreConfigError {
 #[async_trait]
 impl HttpClient for BoundedClient {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let response = self
-            .inner
-            .execute_request(request)
-            .await
-            .map_err(|error| self.told(&error))?;
+        let response = match self.inner.execute_request(request).await {
+            Ok(response) => response,
+            Err(error) => return Err(self.told(error).await),
+        };
         let (status, headers, mut stream) = response.deconstruct();
+        if !status.is_success() {
+            let header = |name| headers.get_optional_str(&HeaderName::from_static(name));
+            if let Some(of_proxy) = self.route.answered(u16::from(status), header) {
+                return Err(azure_core::Error::new(ErrorKind::Connection, of_proxy));
+            }
+        }
         let mut body = BytesMut::new();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.told(&error))?;
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => return Err(self.told(error).await),
+            };
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(azure_core::Error::with_message(
                     ErrorKind::DataConversion,

@@ -16,11 +16,10 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
-use crate::network::authority;
+use crate::network::{Head, authority};
 
 use super::TARGET;
 use super::endpoint::Way;
-use super::head::Head;
 use super::stream::READ_BUFFER;
 
 /// PROTOCOL: the path and the name that the service listens to. The standard's own name of AMQP, `amqp`, is not what the

@@ -5,15 +5,15 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Most bytes of a head. Those of proxies and gateways are below one KiB.
-const MAX_BYTES: usize = 16 * 1024;
+pub(super) const MAX_BYTES: usize = 16 * 1024;
 /// Most headers in it.
-const MAX_HEADERS: usize = 64;
+pub(super) const MAX_HEADERS: usize = 64;
 
 /// Status and headers of an answer to an upgrade or a `CONNECT`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) status: u16,
-    headers: Vec<(String, Vec<u8>)>,
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(super) headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Head {
@@ -23,7 +23,7 @@ impl Head {
     /// # Errors
     ///
     /// `InvalidData` for what is no HTTP/1 or too long, `UnexpectedEof` for a stream that ends before.
-    pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
             if bytes.len() == MAX_BYTES {
@@ -38,14 +38,12 @@ impl Head {
         Self::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut answer = httparse::Response::new(&mut headers);
-        let parsed = answer.parse(bytes);
-        let Some(status) = answer
-            .code
-            .filter(|_| parsed.is_ok_and(|p| p.is_complete()))
-        else {
+        // All of it: one that ends its lines in another way could end before, and the rest would be lost.
+        let is_whole = answer.parse(bytes) == Ok(httparse::Status::Complete(bytes.len()));
+        let Some(status) = answer.code.filter(|_| is_whole) else {
             return Err(invalid("the answer is not HTTP/1"));
         };
         let headers = answer.headers.iter();
@@ -58,7 +56,7 @@ impl Head {
     }
 
     /// The first header of a name in lower case, if it is text.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
         std::str::from_utf8(value).ok().map(str::trim)
     }
@@ -104,6 +102,11 @@ mod tests {
             (many.as_bytes(), io::ErrorKind::InvalidData),
             (b"AMQP\x03\x01\x00\x00", io::ErrorKind::InvalidData),
             (b"HTTP/2 200\r\n\r\n", io::ErrorKind::InvalidData),
+            // What stands between the two ends would be lost.
+            (
+                b"HTTP/1.1 200 OK\n\nAMQP\r\n\r\n",
+                io::ErrorKind::InvalidData,
+            ),
             (b"HTTP/1.1 200 OK\r\n", io::ErrorKind::UnexpectedEof),
             (b"", io::ErrorKind::UnexpectedEof),
         ] {

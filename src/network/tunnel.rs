@@ -1,16 +1,19 @@
 //! A way through an HTTP proxy.
 
 use std::io;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-
-use crate::network::{HttpProxy, authority};
+use tokio::net::TcpStream;
 
 use super::head::Head;
+use super::proxy::{HttpProxy, authority};
+use super::tls::over_tls;
 
 /// Why a proxy let nothing through. The texts name the proxy and never its credentials.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TunnelError {
+pub(crate) enum TunnelError {
     #[error("the proxy {proxy} wants credentials (HTTP {status})")]
     CredentialsWanted { proxy: String, status: u16 },
     #[error("the proxy {proxy} does not accept the credentials (HTTP {status})")]
@@ -26,7 +29,7 @@ pub(super) enum TunnelError {
 /// Asks a proxy for a way to a host. From then on the stream leads there.
 ///
 /// PROTOCOL: RFC 9110, 9.3.6.
-pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     proxy: &HttpProxy,
     host: &str,
@@ -44,7 +47,23 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     judge(head.status, proxy)
 }
 
-fn judge(status: u16, proxy: &HttpProxy) -> Result<(), TunnelError> {
+/// Asks a proxy, on a connection for nothing else, whether it lets anybody through to a host.
+pub(crate) async fn ask(
+    proxy: &HttpProxy,
+    tls: &Arc<ClientConfig>,
+    host: &str,
+    port: u16,
+) -> Result<(), TunnelError> {
+    let mut stream = TcpStream::connect((proxy.host(), proxy.port())).await?;
+    if !proxy.uses_tls() {
+        return open(&mut stream, proxy, host, port).await;
+    }
+    let mut stream = over_tls(Arc::clone(tls), proxy.host(), stream).await?;
+    open(&mut stream, proxy, host, port).await
+}
+
+/// What a status says that comes from the proxy itself.
+pub(crate) fn judge(status: u16, proxy: &HttpProxy) -> Result<(), TunnelError> {
     let is_known = proxy.authorization().is_some();
     let proxy = proxy.to_string();
     Err(match status {

@@ -3,6 +3,8 @@
 mod checkpoint;
 mod cloud_event;
 mod event;
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod ids;
 mod iot_hub;
 mod ownership;

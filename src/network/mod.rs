@@ -19,6 +19,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "unstable-fuzz")]
+pub(crate) mod fuzz;
 mod head;
 mod proxy;
 mod tls;

@@ -43,7 +43,7 @@ impl Proxy {
     }
 }
 
-fn intercept(matcher: &Matcher, host: &str, port: u16) -> Option<HttpProxy> {
+pub(super) fn intercept(matcher: &Matcher, host: &str, port: u16) -> Option<HttpProxy> {
     let authority = authority(host, port);
     let uri = Uri::builder()
         .scheme("https")

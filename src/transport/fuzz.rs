@@ -1,3 +1,3 @@
 //! The fuzz targets of transports.
 
-pub(crate) use super::amqp::fuzz::{events, message, selector, sent, stream};
+pub(crate) use super::amqp::fuzz::{events, frames, message, selector, sent, stream, upgrade};

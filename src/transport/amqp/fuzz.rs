@@ -16,6 +16,7 @@ use super::events::{Links, Payload, Registered};
 use super::filter;
 use super::guard::FrameGuard;
 use super::scan::Scanner;
+pub(crate) use super::websocket::fuzz::{frames, upgrade};
 use super::wire::message;
 use crate::model::EventPosition;
 

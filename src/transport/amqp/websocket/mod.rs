@@ -329,5 +329,7 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+#[cfg(feature = "unstable-fuzz")]
+pub(in super::super) mod fuzz;
 #[cfg(test)]
 mod tests;

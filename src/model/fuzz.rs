@@ -54,10 +54,7 @@ pub(crate) fn cloud_event(data: &[u8]) {
                 value("subject").and_then(Value::as_str)
             );
             assert_eq!(attributes.data_content_type(), content_type);
-            let printed = format!("{attributes:?}");
-            for text in four {
-                assert!(text.len() < 12 || !printed.contains(text), "{printed}");
-            }
+            assert_eq!(format!("{attributes:?}"), "CloudEventAttributes { .. }");
             same_under_each_prefix(&event);
         }
         None => {

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::head::{Head, MAX_BYTES, MAX_HEADERS};
-use super::proxy::{HttpProxy, Scheme, intercept};
+use super::proxy::{HttpProxy, Scheme, intercept, is_host};
 use super::tunnel;
 use crate::credential::Secret;
 
@@ -73,9 +73,8 @@ pub(crate) fn proxy(data: &[u8]) {
         Err(error) => {
             // Its type holds texts of ours only.
             assert!(!error.to_string().is_empty());
-            let is_usable = |found: &HttpProxy| {
-                found.scheme() != Scheme::Unsupported && !found.host().is_empty()
-            };
+            let is_usable =
+                |found: &HttpProxy| found.scheme() != Scheme::Unsupported && is_host(found.host());
             assert!(!found.is_some_and(|found| is_usable(&found)));
         }
     }

@@ -1,6 +1,7 @@
 //! HTTP proxies: which one a connection goes through.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -63,6 +64,13 @@ pub(crate) fn authority(host: &str, port: u16) -> String {
     }
 }
 
+/// Whether that may be the name of a host or its address, no brackets. The parser of URIs lets more through.
+pub(super) fn is_host(text: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_name = !text.is_empty() && text.bytes().all(is_usual);
+    is_name || text.parse::<Ipv6Addr>().is_ok()
+}
+
 /// What the proxy itself is spoken to with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
@@ -100,7 +108,7 @@ impl HttpProxy {
             .map(|found| Self::from(&found))
             .ok_or_else(|| invalid("expected http://host:port"))?;
         match found.scheme {
-            _ if found.host.is_empty() => Err(invalid("expected a host name")),
+            _ if !is_host(&found.host) => Err(invalid("expected a host name")),
             Scheme::Unsupported => Err(invalid("only http and https proxies are supported")),
             Scheme::Http | Scheme::Https => Ok(found),
         }
@@ -253,6 +261,7 @@ mod tests {
             "ftp://proxy",
             "socks5://proxy:1080",
             "http://pro xy",
+            "(ttp[::1]:8080",
         ] {
             assert!(HttpProxy::new(address).is_err(), "{address}");
         }

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Prints a table and asserts nothing. "receivers" is the transport alone, a task per partition that takes events and
-//! drops them; "processor" is all of it, with a handler that does nothing but checkpoint every thousand events. The time
-//! is that of this process alone, from `/proc`, so there is none elsewhere than on Linux.
+//! drops them; "processor" is all of it, with a handler that does nothing but checkpoint every thousand events; each over
+//! plain TCP, over TLS, and over a WebSocket with TLS. The time is that of this process alone, from `/proc`, so there is
+//! none elsewhere than on Linux.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,9 +27,10 @@ use std::time::{Duration, Instant};
 use eventhubs_emulator::{Emulator, Event};
 use eventhubs_processor::transport::ReceiverOptions;
 use eventhubs_processor::{
-    AmqpTransport, EventHandler, EventPosition, EventProcessor, HandlerResult,
-    InMemoryCheckpointStore, PartitionContext, ReceivedEvent, Transport,
+    AmqpOptions, AmqpTransport, EventHandler, EventPosition, EventProcessor, HandlerResult,
+    InMemoryCheckpointStore, PartitionContext, ReceivedEvent, TlsOptions, Transport, TransportType,
 };
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -45,13 +47,21 @@ enum Reader {
     Processor(Option<NonZeroUsize>),
 }
 
+/// What AMQP is spoken over.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Plain,
+    Tls,
+    WebSocket,
+}
+
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(SERVE) {
         return serve(std::env::args().nth(2).unwrap().parse().unwrap());
     }
     println!(
-        "{:28} {:>6} {:>12} {:>16}",
-        "reader", "bytes", "events/s", "CPU µs per event"
+        "{:28} {:10} {:>6} {:>12} {:>16}",
+        "reader", "over", "bytes", "events/s", "CPU µs per event"
     );
     let readers = [
         ("receivers", Reader::Receivers),
@@ -64,19 +74,23 @@ fn main() {
     for size in [100, 1024] {
         let mut server = Server::start(size);
         for (name, reader) in readers {
-            let mut rounds: Vec<_> = (0..ROUNDS).map(|_| measure(&server, reader)).collect();
-            rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
-            let (rate, cpu) = rounds[ROUNDS / 2];
-            println!("{name:28} {size:>6} {rate:>12.0} {cpu:>16.2}");
+            for way in [Way::Plain, Way::Tls, Way::WebSocket] {
+                let rounds = (0..ROUNDS).map(|_| measure(&server, reader, way));
+                let mut rounds: Vec<_> = rounds.collect();
+                rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+                let (rate, cpu) = rounds[ROUNDS / 2];
+                let over = format!("{way:?}");
+                println!("{name:28} {over:10} {size:>6} {rate:>12.0} {cpu:>16.2}");
+            }
         }
         server.stop();
     }
 }
 
 /// Events per second and processor time per event.
-fn measure(server: &Server, reader: Reader) -> (f64, f64) {
+fn measure(server: &Server, reader: Reader, way: Way) -> (f64, f64) {
     let runtime = Runtime::new().unwrap();
-    let hub = AmqpTransport::from_connection_string(&server.connection_string, "bench").unwrap();
+    let hub = server.hub(way);
     let (started, used) = (Instant::now(), processor_time());
     match reader {
         Reader::Receivers => runtime.block_on(receive(Arc::new(hub))),
@@ -184,7 +198,8 @@ fn processor_time() -> Duration {
 /// The emulator, in a process of its own that ends with this one.
 struct Server {
     child: Child,
-    connection_string: String,
+    /// What it says of itself.
+    told: Value,
 }
 
 impl Server {
@@ -195,14 +210,34 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut connection_string = String::new();
+        let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut connection_string)
+            .read_line(&mut line)
             .unwrap();
         Self {
             child,
-            connection_string: connection_string.trim().to_owned(),
+            told: serde_json::from_str(&line).unwrap(),
         }
+    }
+
+    fn hub(&self, way: Way) -> AmqpTransport {
+        let text = |name: &str| self.told[name].as_str().unwrap();
+        // What the platform trusts would be read from its files in each round.
+        let tls = TlsOptions::default()
+            .with_ca_certificates(text("ca"))
+            .unwrap()
+            .with_platform_trust(false);
+        let options = AmqpOptions::default().with_tls(tls);
+        let (connection_string, options) = match way {
+            Way::Plain => (text("plain").to_owned(), options),
+            Way::Tls => (at(&self.told["tls_port"]), options),
+            Way::WebSocket => (
+                at(&self.told["web_port"]),
+                options.with_transport_type(TransportType::AmqpWebSockets),
+            ),
+        };
+        AmqpTransport::from_connection_string_with_options(&connection_string, "bench", options)
+            .unwrap()
     }
 
     fn stop(&mut self) {
@@ -212,6 +247,11 @@ impl Server {
     }
 }
 
+/// For a port with TLS. The emulator takes every key.
+fn at(port: &Value) -> String {
+    format!("Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=k")
+}
+
 fn serve(size: usize) {
     let runtime = Runtime::new().unwrap();
     let emulator = runtime.block_on(async {
@@ -219,6 +259,8 @@ fn serve(size: usize) {
             .with_hub("bench", PARTITIONS)
             .with_memory_budget(2 << 30)
             .with_retention(usize::MAX, usize::MAX)
+            .with_tls_port(0)
+            .with_wss_port(0)
             .start()
             .await
             .unwrap();
@@ -230,7 +272,13 @@ fn serve(size: usize) {
         }
         emulator
     });
-    println!("{}", emulator.event_hubs_connection_string());
+    let told = json!({
+        "plain": emulator.event_hubs_connection_string(),
+        "tls_port": emulator.tls_addr().unwrap().port(),
+        "web_port": emulator.wss_addr().unwrap().port(),
+        "ca": emulator.ca_certificate_pem().unwrap(),
+    });
+    println!("{told}");
     let _ = std::io::stdin().read(&mut [0]);
     runtime.block_on(emulator.stop());
 }

@@ -34,7 +34,6 @@ done
 failures=0
 summary=()
 azurite_pid=
-prepared_pid=
 started=$SECONDS
 PATH="$PATH:$TOOLS/cargo/bin"
 rm -rf "$LOGS"
@@ -57,7 +56,7 @@ step() {
 
 cleanup() {
     # shellcheck disable=SC2046 # one id a word
-    kill $azurite_pid $prepared_pid $(jobs -p) 2>/dev/null
+    kill $azurite_pid $(jobs -p) 2>/dev/null
     wait 2>/dev/null
 }
 # Where everything is built once, what makes the second build fast and a debugger useful only costs time.
@@ -78,28 +77,35 @@ install_azurite() {
     npm install --prefix "$TOOLS/node" --no-audit --no-fund --loglevel=error "azurite@$AZURITE_VERSION"
 }
 
-# What only the compiler has to do with, beside steps that wait more than they compute, which are to notice nothing of it.
-# Each has a folder of its own, so that nobody waits for a lock.
-prepare() (
-    renice -n 19 "$BASHPID" >/dev/null
+# Starts a function that only keeps the compiler busy, beside steps that wait more than they compute and are to notice
+# nothing of it. What it builds goes into a folder of its own, so that nobody waits for a lock.
+start() {
+    {
+        # Of this subshell; `$$` is that of the script.
+        renice -n 19 "$(exec sh -c 'echo "$PPID"')" >/dev/null
+        "$1"
+    } >"$LOGS/$1.log" 2>&1 &
+    echo $! >"$LOGS/$1.pid"
+}
+
+finish() {
+    local status=0
+    wait "$(cat "$LOGS/$1.pid")" || status=$?
+    cat "$LOGS/$1.log"
+    return "$status"
+}
+
+prepare() {
     build_rust_clients &&
         install_cargo hack &&
         install_cargo deny &&
         (in_adapters cargo test --quiet --locked --no-run) &&
-        (in_adapters cargo clippy --quiet --locked --all-targets) &&
-        CARGO_TARGET_DIR="$OPTIMIZED" cargo build --quiet --release --package eventhubs-sim
-)
-
-start_preparing() {
-    prepare >"$LOGS/prepared.log" 2>&1 &
-    prepared_pid=$!
+        (in_adapters cargo clippy --quiet --locked --all-targets)
 }
 
-prepared() {
-    local status=0
-    wait "$prepared_pid" || status=$?
-    cat "$LOGS/prepared.log"
-    return "$status"
+# Optimized: it is thirty times as fast.
+build_simulator() {
+    CARGO_TARGET_DIR="$OPTIMIZED" cargo build --quiet --release --package eventhubs-sim
 }
 
 build_rust_clients() {
@@ -204,10 +210,10 @@ optimized_corpora() {
     cargo test --release --package eventhubs-processor --all-features --test corpus
 }
 
-# Whole groups under random faults, the bugs that must be noticed, and the same seeds in two processes. Optimized: it is
-# thirty times as fast.
+# Whole groups under random faults, the bugs that must be noticed, and the same seeds in two processes.
 simulate() {
-    "$OPTIMIZED/release/sim" swarm --seeds 1000 &&
+    finish build_simulator &&
+        "$OPTIMIZED/release/sim" swarm --seeds 1000 &&
         "$OPTIMIZED/release/sim" bugs &&
         "$OPTIMIZED/release/sim" meta
 }
@@ -231,7 +237,7 @@ fresh_lockfile() (
 )
 
 step "tools" install_tools
-"$fast" || start_preparing
+"$fast" || start prepare
 step "cargo fmt" cargo fmt --all -- --check
 step "cargo clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
 step "cargo doc" document
@@ -244,7 +250,8 @@ step "quickstart" timeout 120 cargo run --quiet --example quickstart
 step "opentelemetry" open_telemetry
 if ! "$fast"; then
     [ -z "${EHP_THOROUGH:-}" ] || step "corpora, optimized" optimized_corpora
-    step "prepared" prepared
+    step "prepared" finish prepare
+    start build_simulator
     step "interop" interop
     step "adapters" adapters
     step "simulator" simulate

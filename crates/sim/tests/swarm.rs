@@ -4,6 +4,7 @@
 
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use eventhubs_sim::bugs::Bug;
 use eventhubs_sim::seed::Seed;
@@ -50,17 +51,30 @@ fn runs_that_failed_once_do_not_fail_again() {
     let runs = lines.filter_map(|line| line.split('#').next());
     let runs: Vec<_> = runs.filter(|run| !run.is_empty()).collect();
     assert!(runs.len() > 10, "{runs:?}");
-    for arguments in runs {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
-        command.arg("run").args(arguments.split_whitespace());
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let verdict = text.lines().last();
-        assert!(output.status.success(), "{arguments}: {verdict:?}");
-    }
+    let share = runs
+        .len()
+        .div_ceil(thread::available_parallelism().map_or(1, usize::from));
+    thread::scope(|scope| {
+        for runs in runs.chunks(share) {
+            scope.spawn(|| runs.iter().for_each(|arguments| does_not_fail(arguments)));
+        }
+    });
+}
+
+fn does_not_fail(arguments: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
+    command.arg("run").args(arguments.split_whitespace());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let verdict = text.lines().last();
+    assert!(output.status.success(), "{arguments}: {verdict:?}");
 }
 
 #[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "a minute without optimization; `sim bugs` does the same"
+)]
 fn every_planted_bug_is_noticed_within_two_hundred_seeds() {
     for bug in Bug::ALL {
         let summary = swarm(200, Some(*bug));

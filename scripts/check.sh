@@ -181,8 +181,9 @@ interop() {
 
 # The span that the example prints is a child of the one that its event names.
 open_telemetry() {
-    timeout 120 cargo run --quiet --example opentelemetry |
-        tee /dev/stderr | grep -q 'ParentSpanId : 00f067aa0ba902b7'
+    timeout 120 cargo run --quiet --example opentelemetry >"$LOGS/opentelemetry.log" &&
+        cat "$LOGS/opentelemetry.log" &&
+        grep -q 'ParentSpanId : 00f067aa0ba902b7' "$LOGS/opentelemetry.log"
 }
 
 # In their own folder, with their own lockfile: what its `.cargo/config.toml` says counts there only.

@@ -64,7 +64,7 @@ fn runs_that_failed_once_do_not_fail_again() {
 fn does_not_fail(arguments: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
     command.arg("run").args(arguments.split_whitespace());
-    let output = command.output().unwrap();
+    let output = command.output().expect("the simulator starts");
     let text = String::from_utf8_lossy(&output.stdout);
     let verdict = text.lines().last();
     assert!(output.status.success(), "{arguments}: {verdict:?}");

@@ -39,6 +39,11 @@ PATH="$PATH:$TOOLS/cargo/bin"
 rm -rf "$LOGS"
 mkdir -p "$LOGS" "$TOOLS"
 
+# Where everything is built once, what makes the second build fast and a debugger useful only costs time.
+if [ -n "${CI:-}" ]; then
+    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=none
+fi
+
 # Runs a command under a heading, times it and notes how it ended. A failure does not keep the other steps from
 # being run.
 step() {
@@ -59,11 +64,6 @@ cleanup() {
     kill $azurite_pid $(jobs -p) 2>/dev/null
     wait 2>/dev/null
 }
-# Where everything is built once, what makes the second build fast and a debugger useful only costs time.
-if [ -n "${CI:-}" ]; then
-    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=none
-fi
-
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM

@@ -57,7 +57,7 @@ fn events_of_almost_a_mebibyte() {
 #[test]
 fn an_address_space_of_352_mebibytes() {
     // An arena of glibc's reserves 64 MiB, whatever it holds.
-    let within = r#"ulimit -v 360448; MALLOC_ARENA_MAX=1 exec "$@""#;
+    let within = r#"ulimit -v 360448 && export MALLOC_ARENA_MAX=1 && exec "$@""#;
     most_taken(LARGEST, Handler::Slow, DEFAULT_BUDGET, within);
 }
 
@@ -68,7 +68,10 @@ fn a_control_group_of_64_mebibytes() {
         Ok(group) => group,
         Err(error) => return println!("skipped, no control group can be made: {error}"),
     };
-    let within = format!(r#"echo $$ > {}/cgroup.procs; exec "$@""#, group.0.display());
+    let within = format!(
+        r#"echo $$ > {}/cgroup.procs && exec "$@""#,
+        group.0.display()
+    );
     most_taken(LARGEST, Handler::Slow, 8 << 20, &within);
 }
 

@@ -23,6 +23,16 @@ const HUB: &str = "hub";
 /// What the service is called in these tests. Nobody answers to that name.
 const NAMESPACE: &str = "contoso.servicebus.test";
 
+/// What the environment says of proxies to a program that makes HTTPS connections.
+const PROXY_VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
 /// An emulator with all its ports, whose certificate is for this machine and for [`NAMESPACE`].
 async fn emulator() -> Emulator {
     let emulator = Emulator::builder()

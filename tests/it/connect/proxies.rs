@@ -9,7 +9,7 @@ use eventhubs_processor::transport::{AmqpOptions, Transport as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{client, emulator, options, receive, trust, web_sockets};
+use super::{PROXY_VARIABLES, client, emulator, options, receive, trust, web_sockets};
 use crate::support::tinyproxy::{Rules, Tinyproxy};
 use crate::support::tls_front::{Authority, TlsFront};
 
@@ -241,14 +241,7 @@ async fn the_environment_names_the_proxy_and_who_goes_without() {
                 "EHP_TEST_PORT",
                 emulator.tls_addr().unwrap().port().to_string(),
             );
-        for name in [
-            "HTTPS_PROXY",
-            "https_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-            "NO_PROXY",
-            "no_proxy",
-        ] {
+        for name in PROXY_VARIABLES {
             child.env_remove(name);
         }
         child.envs(variables.iter().copied());

@@ -25,6 +25,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::PROXY_VARIABLES;
 use crate::support::tinyproxy::Rules;
 
 const KEY: &str = "canary-key-of-the-hub";
@@ -111,14 +112,7 @@ impl World {
     /// The program, about to read an event hub at a port of this machine, with TLS.
     pub(super) fn consume(&self, hub: usize, port: u16, credential: &Credential) -> Command {
         let mut command = Command::new(program());
-        for name in [
-            "HTTPS_PROXY",
-            "https_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-            "NO_PROXY",
-            "no_proxy",
-        ] {
+        for name in PROXY_VARIABLES {
             command.env_remove(name);
         }
         let secret = match credential {
